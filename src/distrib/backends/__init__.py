@@ -1,0 +1,3 @@
+"""
+One module for each framework; loaded by name, on first use.
+"""

@@ -1,0 +1,199 @@
+"""
+TensorFlow: chief, workers, parameter servers and evaluators, told about each other by ``TF_CONFIG``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from distrib._cluster import ClusterSpec, Replica
+from distrib.backend import Backend, Role
+from distrib.errors import InvalidJobError
+
+if TYPE_CHECKING:
+    from distrib._job import Job
+
+__all__ = ["TensorFlowBackend", "operator_tf_config", "parse_tf_config", "visible_cluster"]
+
+#: The variable that TensorFlow reads.
+TF_CONFIG = "TF_CONFIG"
+
+#: In the order of the ranks; the coordinator is the first one.
+_TRAINERS = ("chief", "worker")
+_ROLES = ("chief", "worker", "ps", "evaluator")
+
+#: What is missing beside a role that cannot be alone.
+_NEEDS_TRAINER = {
+    "ps": "parameter servers only hold the variables of others, and the job has neither a chief nor a worker; "
+    "add them, e.g. chief=1, worker=2",
+    "evaluator": "an evaluator only follows the training of others, and the job has neither a chief nor a worker; add one, e.g. worker=2",
+}
+
+
+class TensorFlowBackend(Backend):
+    """
+    Runs TensorFlow as the Kubeflow operator does: every replica finds the cluster and its own place in ``TF_CONFIG``.
+
+    The chief, or worker 0 where there is none, is the coordinator. Parameter servers are stopped when the rest is done.
+    Any package that brings the module ``tensorflow`` will do; ``tensorflow-cpu`` is one.
+
+    .. doctest::
+
+        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib.backends.tensorflow import TensorFlowBackend
+        >>> cluster = ClusterSpec({"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]})
+        >>> TensorFlowBackend().environment(cluster.replicas[1], cluster)["TF_CONFIG"]
+        '{"cluster":{"worker":["10.0.0.1:2222","10.0.0.2:2222"]},"task":{"type":"worker","index":1},"environment":"cloud"}'
+    """
+
+    name = "tensorflow"
+    roles = (Role("chief", at_most=1), Role("worker"), Role("ps", service=True), Role("evaluator"))
+    preload = ("tensorflow", "keras")
+    requires = {"tensorflow": "distrib[tensorflow]"}
+    thread_variables = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+    def validate(self, job: Job) -> None:
+        """
+        Refuse a job that trains nothing, and one that sets ``TF_CONFIG`` itself.
+        """
+        counts = {group.role: group.replicas for group in job.groups if group.replicas}
+        if not any(counts.get(role) for role in _TRAINERS):
+            _refuse_without_trainer(counts)
+        _refuse_own_tf_config("env", job.env)
+        for group in job.groups:
+            _refuse_own_tf_config(f"{group.role}.env", group.env)
+
+    def coordinator(self, cluster: ClusterSpec) -> Replica:
+        """
+        The chief, or worker 0 where there is none, whatever the order of the roles.
+        """
+        first = next(role for role in (*_TRAINERS, *cluster) if role in cluster)
+        return next(replica for replica in cluster.replicas if replica.role == first)
+
+    def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
+        """
+        ``TF_CONFIG`` as this replica is to see it; nothing for the only replica of a run.
+        """
+        if cluster.world_size == 1:
+            return {}
+        role, index, seen = visible_cluster(replica, cluster)
+        return {TF_CONFIG: _render(seen, role, index)}
+
+    def fork_safe(self) -> bool:
+        """
+        Whether the runtime has not been started in this process, and no Python thread could be cut off by a fork.
+        """
+        return threading.active_count() == 1 and not _runtime_started()
+
+
+def operator_tf_config(replica: Replica, cluster: ClusterSpec) -> str | None:
+    """
+    ``TF_CONFIG`` byte for byte as the Kubeflow training operator writes it.
+
+    Args:
+        replica: Whose variable it is.
+
+        cluster: All replicas of the job, evaluators included.
+
+    Returns:
+        Compact JSON with the roles in alphabetical order, or None where the operator sets none: for a single replica.
+
+    .. doctest::
+
+        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib.backends.tensorflow import operator_tf_config
+        >>> cluster = ClusterSpec({"worker": ["w:1"], "evaluator": ["e:1"]})
+        >>> operator_tf_config(cluster.replicas[0], cluster)
+        '{"cluster":{"evaluator":["e:1"],"worker":["w:1"]},"task":{"type":"worker","index":0},"environment":"cloud"}'
+    """
+    return None if cluster.world_size == 1 else _render(cluster, replica.role, replica.index)
+
+
+def visible_cluster(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, ClusterSpec]:
+    """
+    The role, the index and the cluster that *replica* finds in its ``TF_CONFIG``.
+
+    What the operator writes, made usable: no evaluator is in the cluster of anybody else, because the parameter-server
+    strategy waits for ever for one that is (tensorflow#46169). An evaluator finds the training cluster and itself, as
+    evaluator 0 even if there are several, because TensorFlow refuses a cluster with more than one.
+
+    .. doctest::
+
+        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib.backends.tensorflow import visible_cluster
+        >>> cluster = ClusterSpec({"worker": ["w:1"], "evaluator": ["e:1", "f:1"]})
+        >>> visible_cluster(cluster.replicas[0], cluster)
+        ('worker', 0, ClusterSpec({'worker': ('w:1',)}))
+        >>> visible_cluster(cluster.replicas[2], cluster)
+        ('evaluator', 0, ClusterSpec({'worker': ('w:1',), 'evaluator': ('f:1',)}))
+    """
+    training = _training_cluster(cluster)
+    if replica.role != "evaluator":
+        return replica.role, replica.index, training
+    return "evaluator", 0, ClusterSpec({**training, "evaluator": (cluster["evaluator"][replica.index],)})
+
+
+def parse_tf_config(text: str) -> tuple[str, int, ClusterSpec]:
+    """
+    The role, the index and the cluster that a ``TF_CONFIG`` holds, with the roles in the order of the ranks.
+
+    .. doctest::
+
+        >>> from distrib.backends.tensorflow import parse_tf_config
+        >>> parse_tf_config('{"cluster":{"ps":["p:1"],"worker":["w:1"]},"task":{"type":"ps","index":0}}')
+        ('ps', 0, ClusterSpec({'worker': ('w:1',), 'ps': ('p:1',)}))
+    """
+    data = json.loads(text)
+    addresses = data["cluster"]
+    roles = [role for role in _ROLES if role in addresses]
+    roles += [role for role in addresses if role not in _ROLES]
+    return data["task"]["type"], data["task"]["index"], ClusterSpec({role: addresses[role] for role in roles})
+
+
+def _render(cluster: ClusterSpec, role: str, index: int) -> str:
+    return f'{{"cluster":{_cluster_json(cluster)},"task":{{"type":{json.dumps(role)},"index":{index}}},"environment":"cloud"}}'
+
+
+# Both are the same for thousands of replicas, so they are made once for each cluster.
+
+
+@lru_cache(maxsize=8)
+def _cluster_json(cluster: ClusterSpec) -> str:
+    return json.dumps(dict(cluster), sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=8)
+def _training_cluster(cluster: ClusterSpec) -> ClusterSpec:
+    return ClusterSpec({role: addresses for role, addresses in cluster.items() if role != "evaluator"})
+
+
+def _refuse_without_trainer(counts: Mapping[str, int]) -> None:
+    for role, missing in _NEEDS_TRAINER.items():
+        if counts.get(role):
+            raise InvalidJobError(f"{role}: {counts[role]} replicas asked for, but {missing}.", field=role, value=counts[role])
+    raise InvalidJobError("worker: the job has no replicas; write e.g. worker=2.", field="worker", value=0)
+
+
+def _refuse_own_tf_config(field: str, env: Mapping[str, str]) -> None:
+    if TF_CONFIG in env:
+        raise InvalidJobError(
+            f"{field}: {TF_CONFIG} is written for each replica from the job's roles; remove it from {field}.",
+            field=field,
+            value=env[TF_CONFIG],
+        )
+
+
+def _runtime_started() -> bool:
+    # Asked of a module that is already loaded, or not at all: importing it here would start what is being looked for.
+    module: Any = sys.modules.get("tensorflow.python.eager.context")
+    context = getattr(module, "_context", None)
+    if context is None:
+        return False
+    devices = getattr(context, "_physical_devices", None) or ()
+    # Looking for GPUs starts CUDA, and CUDA does not survive a fork.
+    return bool(getattr(context, "_initialized", True)) or any(device.device_type != "CPU" for device in devices)
