@@ -1,0 +1,128 @@
+"""
+One front door: ``nox`` runs what CI runs, each session in an environment of its own.
+
+``nox -l`` lists the sessions, ``nox -s tests -- -k evaluator`` passes arguments on,
+``nox -s tests --force-python 3.13`` takes another interpreter, ``nox -r`` uses the environments again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+nox.options.reuse_venv = "yes"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+#: The interpreter of nox, unless TensorFlow has no build for it yet.
+PYTHON = None if sys.version_info < (3, 14) else "3.13"
+#: tf-keras asks for `tensorflow` although `tensorflow-cpu` is the same modules: two packages would write the same files.
+OVERRIDES = "requirements/overrides.txt"
+#: The oldest world that is still in use: TFX's.
+MINIMUMS = "requirements/minimums.txt"
+#: Where the runs of a session leave their history, so that none ends up in the user's.
+STATE = "DISTRIB_STATE_DIR"
+
+
+def install(session: nox.Session, group: str | None = None, *more: str) -> None:
+    """
+    The project, editable, and a dependency group of pyproject.toml.
+    """
+    packages = nox.project.dependency_groups(PYPROJECT, group) if group else ()
+    override = ["--override", OVERRIDES] if session.venv_backend == "uv" else []
+    session.install("-e", ".", *packages, *override, *more)
+    session.env.setdefault(STATE, str(Path(session.create_tmp()) / "state"))
+
+
+@nox.session(python=PYTHON, default=False)
+def demo(session: nox.Session) -> None:
+    """
+    Train the digits on two workers and print the accuracy.
+    """
+    install(session, "examples")
+    session.run("python", "examples/digits_keras.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def tests(session: nox.Session) -> None:
+    """
+    All tests; arguments go to pytest.
+    """
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """
+    Style and format; ``nox -s lint -- --fix`` repairs both.
+    """
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+
+
+@nox.session(python=PYTHON)
+def mypy(session: nox.Session) -> None:
+    """
+    Types of the package, and of what its users write.
+    """
+    install(session, "typing")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def pyright(session: nox.Session) -> None:
+    """
+    Types of what users write, by the other checker.
+    """
+    install(session, "typing")
+    session.run("pyright", *(session.posargs or ["tests/typing"]))
+
+
+@nox.session(python=PYTHON)
+def docs(session: nox.Session) -> None:
+    """
+    Build the pages, every warning an error, and run all their examples.
+    """
+    install(session, "docs", *nox.project.dependency_groups(PYPROJECT, "examples"), "hypothesis")
+    session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "README.md", "docs", "src", *session.posargs)
+
+
+@nox.session(python=PYTHON, default=False)
+def coverage(session: nox.Session) -> None:
+    """
+    How much of the package the tests reach, replicas included.
+    """
+    install(session, "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "html")
+    session.run("coverage", "report")
+
+
+@nox.session(python=["3.11"], default=False)
+def minimums(session: nox.Session) -> None:
+    """
+    All tests against the oldest versions that pyproject.toml allows, as in a TFX image.
+    """
+    if session.venv_backend != "uv":
+        session.skip("only uv resolves to the lowest versions")
+    install(session, "tests", "--resolution", "lowest-direct", "--constraint", MINIMUMS)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHON, default=False)
+def bench(session: nox.Session) -> None:
+    """
+    Speed and memory beside the peers; ``nox -s bench -- import replicas`` runs those alone.
+    """
+    install(session, "bench")
+    session.run("python", "bench", *session.posargs)
