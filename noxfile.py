@@ -108,7 +108,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
-@nox.session(python=["3.11"], default=False)
+@nox.session(python="3.11", default=False)
 def minimums(session: nox.Session) -> None:
     """
     All tests against the oldest versions that pyproject.toml allows, as in a TFX image.
