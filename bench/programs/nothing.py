@@ -1,0 +1,3 @@
+"""
+What torchrun and TorchX start: a program that does nothing.
+"""
