@@ -50,34 +50,26 @@ def seconds(command: Sequence[str]) -> float:
     How long a command takes as a whole process, from before it starts until it has ended.
     """
     start = time.perf_counter()
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, text=True, env=environment()
-    )
-    taken = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return taken
+    finish(command, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
 
 
 def answer(command: Sequence[str]) -> list[float]:
     """
     The numbers in the last line that a command prints: what it measured itself.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, env=environment())
+    return [float(word) for word in finish(command, stdout=subprocess.PIPE).splitlines()[-1].split()]
+
+
+def finish(command: Sequence[str], *, stdout: int) -> str:
+    """
+    Run a command and give back what it printed; a failing one ends the bench, with the last that it said.
+    """
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return [float(word) for word in done.stdout.splitlines()[-1].split()]
-
-
-def environment() -> dict[str, str]:
-    """
-    Ours, with a history of its own, so that benches leave none behind.
-    """
-    return {
-        "DISTRIB_STATE_DIR": str(Path(tempfile.gettempdir()) / f"distrib-bench-{os.getpid()}"),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        **os.environ,
-    }
+    return done.stdout or ""
 
 
 def race(commands: Mapping[str, Sequence[str]], *, runs: int = 5) -> dict[str, float]:
