@@ -1,0 +1,454 @@
+"""
+What is to run: framework, groups and policies in one frozen value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from . import _fields
+from ._cluster import REPLICA_VARIABLE, RUN_VARIABLE
+from ._frozen import EMPTY, FrozenMap
+from ._model import ReplicaGroup, Resources, RestartPolicy, RunPolicy, check_requests
+from ._quantity import UNIT, nano
+from ._refusal import refuse, shown
+from ._registry import engines, get_backend
+from .errors import InvalidJobError, UnknownEngineError, did_you_mean
+
+if TYPE_CHECKING:
+    from .backend import Backend, Role
+
+__all__ = ["Job"]
+
+
+def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
+    return None if value is None else _fields.build(Resources, value)
+
+
+def _run_policy(value: RunPolicy | Mapping[str, Any]) -> RunPolicy:
+    return _fields.build(RunPolicy, value)
+
+
+def _env(value: Mapping[str, str]) -> Mapping[str, str]:
+    env = _fields.environment(value)
+    for variable in (REPLICA_VARIABLE, RUN_VARIABLE):
+        if variable in env:
+            raise refuse(f"[{variable!r}]", env[variable], "this variable is set for each replica; leave it out.")
+    return env
+
+
+@attrs.frozen(kw_only=True, init=False, repr=False, field_transformer=_fields.named)
+class Job:
+    """
+    What is to run. A job that exists is legal: its roles, counts and options have been checked by its backend.
+
+    Args:
+        framework: The name of a backend, e.g. ``"tensorflow"``.
+
+        groups: The replica groups, if they are not given by keyword.
+
+        options: The backend's own settings: an object of its options class, or a mapping of their fields.
+
+        run_policy: When it is over, when it is tried again, and what is left of it.
+
+        image: The container image of all groups that name none.
+
+        env: Environment variables of all replicas.
+
+        requests: What each replica is sure to be given, unless its group says otherwise.
+
+        limits: What each replica may use at most, unless its group says otherwise.
+
+        name: At most 63 lower-case letters, digits and ``-``, a letter first and no ``-`` last (a DNS-1035 label).
+
+        engine: Where it runs, unless a call says otherwise; None leaves it to ``DISTRIB_ENGINE``.
+
+        engine_options: Name of an engine -> that engine's own options.
+
+        keywords: A role of the backend with a number, a mapping or a :class:`ReplicaGroup`; a field of the backend's options;
+            or the name of an engine with its options.
+
+    Raises:
+        InvalidJobError: Something in it is wrong; the message names the field, the value and the remedy.
+
+        UnknownBackendError: No backend has the name *framework*.
+
+        UnknownEngineError: No engine has the name *engine*.
+
+    .. doctest::
+
+        >>> from distrib._job import Job
+        >>> job = Job("tensorflow", chief=1, worker={"replicas": 2, "requests": {"cpu": 4}}, local={"grace_period": 5})
+        >>> job
+        Job('tensorflow', chief=1, worker={'replicas': 2, 'requests': Resources(cpu='4')}, local={'grace_period': 5})
+        >>> job.world_size, job.group("worker").replicas
+        (3, 2)
+        >>> Job("tensorflow", wroker=2)
+        Traceback (most recent call last):
+        distrib.errors.InvalidJobError: wroker=2: ... Did you mean 'worker'? ...
+    """
+
+    framework: str
+    groups: tuple[ReplicaGroup, ...]
+    options: Any
+    run_policy: RunPolicy = attrs.field(converter=_run_policy)
+    image: str | None = attrs.field(converter=_fields.image)
+    env: Mapping[str, str] = attrs.field(converter=_env)
+    requests: Resources | None = attrs.field(converter=_resources)
+    limits: Resources | None = attrs.field(converter=_resources)
+    name: str | None = attrs.field(converter=_fields.label_name)
+    engine: str | None
+    engine_options: Mapping[str, Mapping[str, Any]]
+
+    def __init__(
+        self,
+        framework: str,
+        *,
+        groups: Iterable[ReplicaGroup | Mapping[str, Any]] = (),
+        options: Any = None,
+        run_policy: RunPolicy | Mapping[str, Any] = RunPolicy(),  # noqa: B008 - a frozen value
+        image: str | None = None,
+        env: Mapping[str, str] = EMPTY,
+        requests: Resources | Mapping[str, Any] | None = None,
+        limits: Resources | Mapping[str, Any] | None = None,
+        name: str | None = None,
+        engine: str | None = None,
+        engine_options: Mapping[str, Mapping[str, Any]] = EMPTY,
+        **keywords: Any,
+    ) -> None:
+        backend = _backend(framework)
+        by_role, by_option, by_engine = _sort(keywords, backend)
+        self.__attrs_init__(
+            framework=backend.name,
+            groups=_groups(backend, groups, by_role),
+            options=_options(backend, options, by_option),
+            run_policy=run_policy,
+            image=image,
+            env=env,
+            requests=requests,
+            limits=limits,
+            name=name,
+            engine=_engine(engine),
+            engine_options=_engine_options(engine_options, by_engine),
+        )
+        _check(self, backend)
+
+    def evolve(self, **changes: Any) -> Job:
+        """
+        A copy with other values; takes the keywords of :class:`Job`.
+
+        A number for a role changes how many replicas its group has and leaves the rest of it; a mapping or a group
+        replaces it. The options of an engine are replaced as a whole.
+
+        Raises:
+            InvalidJobError: Something is wrong with the changes, or with the job that they would make.
+
+        >>> Job("tensorflow", worker={"replicas": 2, "requests": {"cpu": 4}}).evolve(worker=8)
+        Job('tensorflow', worker={'replicas': 8, 'requests': Resources(cpu='4')})
+        """
+        kept: dict[str, Any] = {field: getattr(self, field) for field in _OWN}
+        if changes.get("framework", self.framework) != self.framework:
+            kept["options"] = None
+        kept["groups"] = [group for group in self.groups if group.role not in changes]
+        for group in self.groups:
+            if _is_count(changes.get(group.role)):
+                changes[group.role] = {**_given(group), "replicas": changes[group.role]}
+        kept["engine_options"] = {name: options for name, options in self.engine_options.items() if name not in changes}
+        return Job(**{**kept, **changes})
+
+    @property
+    def backend(self) -> Backend:
+        """
+        The framework's backend.
+        """
+        return get_backend(self.framework)
+
+    @property
+    def world_size(self) -> int:
+        """
+        How many replicas there are, over all groups.
+        """
+        return sum(group.replicas for group in self.groups)
+
+    def group(self, role: str) -> ReplicaGroup:
+        """
+        The group of a role.
+
+        Raises:
+            InvalidJobError: The job has no replicas of that role.
+        """
+        for group in self.groups:
+            if group.role == role:
+                return group
+        legal = [group.role for group in self.groups]
+        raise InvalidJobError(f"the job has no {role}.{did_you_mean(role, legal)}", field="role", value=role)
+
+    def restart_policy(self, role: str) -> RestartPolicy:
+        """
+        When a replica of a role is started again; ``Never`` unless its group says otherwise.
+        """
+        return self.group(role).restart_policy or RestartPolicy.NEVER
+
+    def resources_requests(self, role: str) -> Resources | None:
+        """
+        What a replica of a role is sure to be given: its group's requests over those of the job.
+        """
+        return _merged(self.group(role).requests, self.requests)
+
+    def resources_limits(self, role: str) -> Resources | None:
+        """
+        What a replica of a role may use at most: its group's limits over those of the job.
+        """
+        return _merged(self.group(role).limits, self.limits)
+
+    def requested_cpu(self, role: str) -> float | None:
+        """
+        The cores that a replica of a role is sure to be given; its limit where nothing is requested, as in Kubernetes.
+        """
+        cpu: str | None = self._requested(role, "cpu")
+        return None if cpu is None else nano(cpu) / UNIT
+
+    def requested_gpus(self, role: str) -> int:
+        """
+        The GPUs that a replica of a role is sure to be given.
+        """
+        gpus: int | None = self._requested(role, "gpu")
+        return gpus or 0
+
+    def _requested(self, role: str, field: str) -> Any:
+        group = self.group(role)
+        for resources in (group.requests, self.requests, group.limits, self.limits):
+            if resources is not None and getattr(resources, field) is not None:
+                return getattr(resources, field)
+        return None
+
+    def env_of(self, role: str) -> Mapping[str, str]:
+        """
+        The environment variables of a role's replicas: its group's over those of the job.
+        """
+        return FrozenMap({**self.env, **self.group(role).env})
+
+    def image_of(self, role: str) -> str | None:
+        """
+        The container image of a role's replicas: its group's, else the job's.
+        """
+        return self.group(role).image or self.image
+
+    def __repr__(self) -> str:
+        shown_groups = [f"{group.role}={_shorthand(group)}" for group in self.groups]
+        set_fields = [f"{name}={value!r}" for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default]
+        options = _changed_options(self.options)
+        engines = [f"{name}={dict(options)!r}" for name, options in self.engine_options.items()]
+        return f"Job({', '.join([repr(self.framework), *shown_groups, *options, *set_fields, *engines])})"
+
+
+_DEFAULTS = {"run_policy": RunPolicy(), "image": None, "env": EMPTY, "requests": None, "limits": None, "name": None, "engine": None}
+
+
+def _shorthand(group: ReplicaGroup) -> str:
+    """
+    The group as it may be written under its role's name.
+    """
+    given = {name: value.value if isinstance(value, RestartPolicy) else value for name, value in _given(group).items()}
+    return repr(given["replicas"] if len(given) == 1 else given)
+
+
+def _given(group: ReplicaGroup) -> dict[str, Any]:
+    """
+    The fields that make the group, without its role.
+    """
+    fields = [(field, getattr(group, field.name)) for field in attrs.fields(ReplicaGroup) if field.name != "role"]
+    return {field.name: value for field, value in fields if field.name == "replicas" or value != field.default}
+
+
+def _changed_options(options: Any) -> list[str]:
+    if options is None:
+        return []
+    fields = [(field, getattr(options, field.name)) for field in attrs.fields(type(options))]
+    return [f"{field.alias}={value!r}" for field, value in fields if field.repr and value != _default(field)]
+
+
+def _default(field: attrs.Attribute[Any]) -> Any:
+    # A default that needs the object is shown, whatever it is.
+    default: Any = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return attrs.NOTHING if default.takes_self else default.factory()
+    return default
+
+
+def _merged(own: Resources | None, jobs: Resources | None) -> Resources | None:
+    return jobs if own is None else own.over(jobs)
+
+
+def _backend(framework: str) -> Backend:
+    if not isinstance(framework, str):
+        raise refuse("framework", framework, "write the name of a framework, e.g. 'tensorflow'.")
+    return get_backend(str.__str__(framework))
+
+
+def _engine(engine: str | None) -> str | None:
+    if engine is None:
+        return None
+    if not isinstance(engine, str):
+        raise refuse("engine", engine, "write the name of an engine, e.g. 'local'.")
+    if engine not in engines:
+        raise UnknownEngineError(f"engine={shown(engine)}: no such engine.{_fields.nearest(engine, engines)}")
+    return str.__str__(engine)
+
+
+def _sort(keywords: Mapping[str, Any], backend: Backend) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """
+    The keywords that are roles, those that are options of the backend, and those that are names of engines.
+    """
+    roles = [role.name for role in backend.roles]
+    options = _option_names(backend)
+    by_role, by_option, by_engine = {}, {}, {}
+    for key, value in keywords.items():
+        if key in roles:
+            by_role[key] = value
+        elif key in options:
+            by_option[key] = value
+        elif key in engines:
+            by_engine[key] = value
+        else:
+            legal = [*roles, *options, *_OWN, *engines]
+            raise refuse(key, value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
+    return by_role, by_option, by_engine
+
+
+def _option_names(backend: Backend) -> list[str]:
+    if backend.options is None:
+        return []
+    return [field.alias or field.name for field in attrs.fields(backend.options) if field.init]
+
+
+# Replica groups
+
+
+def _groups(backend: Backend, groups: Iterable[Any], by_role: Mapping[str, Any]) -> tuple[ReplicaGroup, ...]:
+    """
+    The groups in the order of the backend's roles, without those of zero replicas.
+    """
+    found: dict[str, ReplicaGroup] = {}
+    roles = [role.name for role in backend.roles]
+    listed = _fields.attempt("groups", partial(_fields.sequence, _listed), groups)
+    for place, group in enumerate(listed):
+        if group.role not in roles:
+            raise refuse(f"groups[{place}].role", group.role, f"{backend.name} has no such role.{did_you_mean(group.role, roles)}")
+        if group.role in found:
+            raise refuse(f"groups[{place}].role", group.role, "this role is given twice; write one group with all its replicas.")
+        found[group.role] = group
+    for role, value in by_role.items():
+        if role in found:
+            raise refuse(role, value, "this role is in groups= too; write it once.")
+        found[role] = _fields.attempt(role, partial(_of_role, role), value)
+    for role_ in backend.roles:
+        _check_count(backend, role_, found[role_.name].replicas if role_.name in found else 0)
+    return tuple(found[role] for role in roles if role in found and found[role].replicas)
+
+
+def _listed(value: Any) -> ReplicaGroup:
+    return _with_own_env(_fields.build(ReplicaGroup, value))
+
+
+def _of_role(role: str, value: Any) -> ReplicaGroup:
+    if _is_count(value):
+        # Read here, because ".replicas" behind the role is not what the user has written.
+        return ReplicaGroup(role=role, replicas=_fields.count(value))
+    if not isinstance(value, (ReplicaGroup, Mapping)):
+        raise refuse("", value, "write a number of replicas, a ReplicaGroup, or a mapping of its fields.")
+    group = _fields.build(ReplicaGroup, value)
+    if group.role not in ("", role):
+        raise refuse("role", group.role, f"the group is given as {role}=; leave the role out.")
+    return _with_own_env(group if group.role else attrs.evolve(group, role=role))
+
+
+def _is_count(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(type(value), "__index__")
+
+
+def _with_own_env(group: ReplicaGroup) -> ReplicaGroup:
+    _fields.attempt("env", _env, group.env)
+    return group
+
+
+def _check_count(backend: Backend, role: Role, replicas: int) -> None:
+    if replicas < role.at_least:
+        raise refuse(role.name, replicas, f"{backend.name} needs at least {role.at_least} of them; write {role.name}={role.at_least}.")
+    if role.at_most is not None and replicas > role.at_most:
+        raise refuse(role.name, replicas, f"{backend.name} takes at most {role.at_most} of them.")
+
+
+# Options of the backend and of engines
+
+
+def _options(backend: Backend, given: Any, by_option: Mapping[str, Any]) -> Any:
+    kind = backend.options
+    if kind is None:
+        if given is not None:
+            raise refuse("options", given, f"{backend.name} has no options; leave it out.")
+        return None
+    try:
+        if isinstance(given, kind):
+            evolved: Any = attrs.evolve(given, **by_option)  # type: ignore[misc]
+            return evolved
+        return kind(**_option_values(backend, given, by_option))
+    except InvalidJobError:
+        raise
+    except Exception as error:  # the options class is the backend's, and may raise anything
+        raise refuse("options", given if given is not None else dict(by_option), f"{type(error).__name__}: {error}") from error
+
+
+def _option_values(backend: Backend, given: Any, by_option: Mapping[str, Any]) -> dict[str, Any]:
+    if given is None:
+        return dict(by_option)
+    if not isinstance(given, Mapping):
+        raise refuse("options", given, f"write a mapping, with any of {', '.join(_option_names(backend))}.")
+    for key, value in given.items():
+        if key not in _option_names(backend):
+            raise refuse(f"options.{key}", value, f"{backend.name} has no such option.{_fields.nearest(key, _option_names(backend))}")
+        if key in by_option:
+            raise refuse(str(key), by_option[key], "this option is in options= too; write it once.")
+    return {**given, **by_option}
+
+
+def _engine_options(given: Mapping[str, Any], by_engine: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(given, Mapping):
+        raise refuse("engine_options", given, "write a mapping: name of an engine -> its options.")
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, options in _fields.attempt("engine_options", dict, given).items():
+        if name not in engines:
+            raise refuse(f"engine_options[{shown(name)}]", options, f"no such engine.{_fields.nearest(name, engines)}")
+        found[name] = _fields.attempt(f"engine_options[{name!r}]", _fields.plain, options)
+    for name, options in by_engine.items():
+        if name in found:
+            raise refuse(name, options, "this engine is in engine_options= too; write it once.")
+        found[name] = _fields.attempt(name, _fields.plain, options)
+    return FrozenMap(found) if found else EMPTY
+
+
+# The job as a whole
+
+
+def _check(job: Job, backend: Backend) -> None:
+    if not job.groups:
+        roles = [role.name for role in backend.roles]
+        example = "worker" if "worker" in roles else roles[0]
+        raise InvalidJobError(f"{example}: the job has no replicas; write e.g. {example}=2.", field=example, value=0)
+    for group in job.groups:
+        _fields.attempt(group.role, partial(_check_resources, job), group.role)
+    scheduling = job.run_policy.scheduling_policy
+    if scheduling is not None and scheduling.min_available is not None and scheduling.min_available > job.world_size:
+        raise refuse("run_policy.scheduling_policy.min_available", scheduling.min_available, f"the job has only {job.world_size} replicas.")
+    backend.validate(job)
+
+
+def _check_resources(job: Job, role: str) -> None:
+    check_requests(job.resources_requests(role), job.resources_limits(role))
+
+
+_OWN = [field.name for field in attrs.fields(Job)]
