@@ -1,0 +1,131 @@
+"""
+Distributed training with one decorator: TensorFlow first, any framework after it; this machine first, any cluster after it.
+
+Names are loaded when they are first used, so that ``import distrib`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._cluster import ClusterSpec, Replica, replica
+    from ._decorator import DistributedTask, distributed
+    from ._job import Job
+    from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
+    from .backend import Backend, Role
+    from .engine import Engine, Event, Plan, ReplicaStatus, Results, Run, RunState, RunStatus
+    from .errors import (
+        DistribError,
+        EngineError,
+        InvalidJobError,
+        MissingDependencyError,
+        ReplicaFailedError,
+        RetryableError,
+        RunCancelledError,
+        RunFailedError,
+        RunTimeoutError,
+        SubmitError,
+        UnknownBackendError,
+        UnknownEngineError,
+        UnsupportedError,
+    )
+
+    __version__: str
+
+__all__ = [
+    "Backend",
+    "CleanPodPolicy",
+    "ClusterSpec",
+    "DistribError",
+    "DistributedTask",
+    "Engine",
+    "EngineError",
+    "Event",
+    "InvalidJobError",
+    "Job",
+    "MissingDependencyError",
+    "Plan",
+    "Replica",
+    "ReplicaFailedError",
+    "ReplicaGroup",
+    "ReplicaStatus",
+    "Resources",
+    "RestartPolicy",
+    "RestartScope",
+    "Results",
+    "RetryableError",
+    "Role",
+    "Run",
+    "RunCancelledError",
+    "RunFailedError",
+    "RunPolicy",
+    "RunState",
+    "RunStatus",
+    "RunTimeoutError",
+    "SubmitError",
+    "SuccessPolicy",
+    "UnknownBackendError",
+    "UnknownEngineError",
+    "UnsupportedError",
+    "__version__",
+    "distributed",
+    "get_run",
+    "replica",
+    "runs",
+]
+
+_HOMES = {
+    "_cluster": ("ClusterSpec", "Replica", "replica"),
+    "_decorator": ("DistributedTask", "distributed"),
+    "_job": ("Job",),
+    "_model": ("CleanPodPolicy", "ReplicaGroup", "Resources", "RestartPolicy", "RestartScope", "RunPolicy", "SuccessPolicy"),
+    "backend": ("Backend", "Role"),
+    "engine": ("Engine", "Event", "Plan", "ReplicaStatus", "Results", "Run", "RunState", "RunStatus"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("distrib")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def runs(engine: str = "local") -> Sequence[Run[Any]]:
+    """
+    The runs that an engine knows of, the newest first; also those of other processes.
+
+    Raises:
+        UnknownEngineError: There is no such engine.
+    """
+    from ._registry import get_engine
+
+    return get_engine(engine).runs()
+
+
+def get_run(id: str) -> Run[Any]:
+    """
+    A run by its id: ``run.id`` of a local one, ``engine://…`` of any other.
+
+    Raises:
+        LookupError: There is none.
+    """
+    from ._registry import get_engine
+
+    engine, separator, _ = id.partition("://")
+    return get_engine(engine if separator else "local").get_run(id)

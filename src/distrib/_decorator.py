@@ -1,0 +1,233 @@
+"""
+The ``@distributed`` decorator, and what it makes of a function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from ._job import Job
+from ._registry import get_engine
+from .errors import InvalidJobError
+
+if TYPE_CHECKING:
+    from ._model import Resources, RunPolicy
+    from .engine import Engine, Plan, Run
+
+P = ParamSpec("P")
+P_rest = ParamSpec("P_rest")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+#: Names the engine where neither ``.on()`` nor ``engine=`` does.
+ENGINE_VARIABLE = "DISTRIB_ENGINE"
+_DEFAULT_ENGINE = "local"
+
+
+class DistributedTask(Generic[P, R_co]):
+    """
+    A function that runs as a group of replicas when it is called.
+
+    Made by :func:`distributed`. It keeps the function's name, docstring and signature.
+
+    Attributes:
+        function: The plain function.
+
+        job: What is to run, a frozen value.
+    """
+
+    #: How code that must not import this module recognises a task.
+    __distrib_task__ = True
+
+    def __init__(self, function: Callable[P, R_co], job: Job) -> None:
+        self.function = function
+        self.job = job
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """
+        Run it, wait, and return the coordinator's value. Ctrl-C, SIGTERM and SIGHUP stop the run first.
+
+        Raises:
+            EngineError: The run failed; see :meth:`Run.result`.
+        """
+        from .engine import cancelling
+        from .errors import EngineError
+
+        run = self.submit(*args, **kwargs)
+        try:
+            with cancelling(run):
+                return run.result()
+        except EngineError as error:
+            # Where in our code the error was made helps nobody: what the user sees starts at the user's own call.
+            failure = error.with_traceback(None)
+        raise failure from failure.__cause__
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R_co]:
+        """
+        Start it without waiting.
+
+        Raises:
+            SubmitError: It could not be started.
+        """
+        engine = self._engine()
+        return engine.submit(self._plan(engine, args, kwargs))
+
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R_co]:
+        """
+        What :meth:`submit` would start, fully rendered; nothing is started.
+        """
+        return self._plan(self._engine(), args, kwargs)
+
+    def on(self, engine: str, **options: Any) -> DistributedTask[P, R_co]:
+        """
+        A copy bound to an engine and its options, which are added to those it has.
+
+        Raises:
+            UnknownEngineError: There is no such engine.
+
+            InvalidJobError: It has no such option.
+        """
+        options = {**self.job.engine_options.get(engine, {}), **options}
+        job = self.job.evolve(engine=engine, engine_options={**self.job.engine_options, engine: options})
+        _check_engine_options(job)
+        return DistributedTask(self.function, job)
+
+    def options(self, **changes: Any) -> DistributedTask[P, R_co]:
+        """
+        A copy with another job: takes the keywords of :func:`distributed`.
+
+        Raises:
+            InvalidJobError: A keyword or its value is wrong.
+        """
+        job = self.job.evolve(**changes)
+        _check_engine_options(job)
+        return DistributedTask(self.function, job)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{group.role}={group.replicas}" for group in self.job.groups)
+        return f"<{self.function.__qualname__}: distributed {self.job.framework}, {counts}>"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> DistributedTask[P, R_co]: ...
+
+    @overload
+    def __get__(
+        self: DistributedTask[Concatenate[S, P_rest], R_co], instance: S, owner: type | None = None
+    ) -> DistributedTask[P_rest, R_co]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """
+        Of a decorated method: the task of the bound method.
+        """
+        return self if instance is None else DistributedTask(self.function.__get__(instance, owner), self.job)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By what it is made of: a function of a module is then pickled by reference, a closure by value.
+        return (DistributedTask, (self.function, self.job))
+
+    def _engine(self) -> Engine:
+        return get_engine(self.job.engine or os.environ.get(ENGINE_VARIABLE) or _DEFAULT_ENGINE)
+
+    def _plan(self, engine: Engine, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan[R_co]:
+        from .engine import Call
+
+        # A wrong call is told here, as Python tells it, not by every replica.
+        inspect.signature(self.function).bind(*args, **kwargs)
+        return engine.plan(self.job, Call(self.function, args, dict(kwargs)))
+
+
+def distributed(
+    framework: str,
+    *,
+    image: str | None = None,
+    env: Mapping[str, str] | None = None,
+    requests: Resources | Mapping[str, Any] | None = None,
+    limits: Resources | Mapping[str, Any] | None = None,
+    run_policy: RunPolicy | Mapping[str, Any] | None = None,
+    name: str | None = None,
+    engine: str | None = None,
+    **keywords: Any,
+) -> Callable[[Callable[P, R]], DistributedTask[P, R]]:
+    """
+    Make a function run as a group of replicas.
+
+    .. doctest::
+
+        >>> from distrib import distributed
+        >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+        ... def add(a: int, b: int) -> int:
+        ...     return a + b
+        >>> add(1, 2)
+        3
+
+    Args:
+        framework: E.g. ``"tensorflow"``.
+
+        image: The container image, for engines that use one.
+
+        env: Environment variables of all replicas.
+
+        requests: What each replica is to be given.
+
+        limits: What each replica may use at most.
+
+        run_policy: Deadline, restarts, clean-up.
+
+        name: The job's name; the function's if left out.
+
+        engine: Where it runs, unless ``.on()`` says otherwise; ``DISTRIB_ENGINE``, else ``"local"``, if left out.
+
+        keywords: A role of the framework (an ``int``, a mapping or a ``ReplicaGroup``), an option of the framework, or
+            the name of an engine with a mapping of its options.
+
+    Raises:
+        InvalidJobError: A keyword or its value is wrong; the message names the legal ones.
+
+        UnknownBackendError: There is no such framework.
+    """
+    if callable(framework):
+        raise InvalidJobError("@distributed needs a framework: write @distributed(framework='tensorflow', worker=2).", field="framework")
+    given = {"image": image, "env": env, "requests": requests, "limits": limits, "run_policy": run_policy, "name": name, "engine": engine}
+    job = Job(framework, **{key: value for key, value in given.items() if value is not None}, **keywords)
+    _check_engine_options(job)
+
+    def decorate(function: Callable[P, R]) -> DistributedTask[P, R]:
+        _check_function(function)
+        return DistributedTask(function, job)
+
+    return decorate
+
+
+def _check_engine_options(job: Job) -> None:
+    for name, options in job.engine_options.items():
+        kind = get_engine(name).options
+        legal = [attribute.name for attribute in kind.__attrs_attrs__]  # type: ignore[attr-defined]
+        for option in options:
+            if option not in legal:
+                from .errors import did_you_mean
+
+                raise InvalidJobError(f"{name}: no option is called {option!r}.{did_you_mean(option, legal)}", field=f"{name}.{option}")
+        kind(**options)
+    if job.engine is not None and job.engine not in job.engine_options:
+        get_engine(job.engine)
+
+
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        raise InvalidJobError(f"@distributed decorates a function, not a {type(function).__name__}.", field="function", value=function)
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        kind = "a generator" if inspect.isgeneratorfunction(function) else "async"
+        raise InvalidJobError(
+            f"{getattr(function, '__name__', function)}() is {kind}: a replica runs a plain function and returns its value. "
+            "Wrap it in one, e.g. with asyncio.run().",
+            field="function",
+            value=function,
+        )
+
+

@@ -1,0 +1,130 @@
+"""
+What a framework has to say about itself: the base class of every backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from .errors import InvalidJobError, MissingDependencyError, did_you_mean
+
+if TYPE_CHECKING:
+    from ._cluster import ClusterSpec, Replica
+    from ._job import Job
+
+__all__ = ["Backend", "Role"]
+
+
+@attrs.frozen
+class Role:
+    """
+    A kind of replica within a framework.
+
+    Args:
+        name: E.g. ``"worker"``.
+
+        at_least: The fewest replicas that a job must have.
+
+        at_most: The most that it may have; None for any number.
+
+        service: Whether the role never ends by itself and is stopped when the rest is done.
+    """
+
+    name: str
+    at_least: int = attrs.field(default=0, kw_only=True)
+    at_most: int | None = attrs.field(default=None, kw_only=True)
+    service: bool = attrs.field(default=False, kw_only=True)
+
+
+class Backend(ABC):
+    """
+    One framework. A subclass that sets *name* and *roles* and writes :meth:`environment` already runs locally.
+
+    .. doctest::
+
+        >>> from distrib.backend import Backend, Role
+        >>> class GossipBackend(Backend):
+        ...     name = "gossip"
+        ...     roles = (Role("peer", at_least=1),)
+        ...
+        ...     def environment(self, replica, cluster):
+        ...         return {"GOSSIP_RANK": str(replica.rank), "GOSSIP_PEERS": ",".join(cluster["peer"])}
+    """
+
+    #: What users write as ``framework=``.
+    name: ClassVar[str]
+    #: In the order of the ranks; the first one with replicas holds the coordinator unless :meth:`coordinator` says otherwise.
+    roles: ClassVar[tuple[Role, ...]]
+    #: A frozen attrs class of the framework's own settings; its fields are keywords of ``@distributed``.
+    options: ClassVar[type | None] = None
+    #: Modules worth importing once, before replicas are forked.
+    preload: ClassVar[tuple[str, ...]] = ()
+    #: Modules without which no replica can run -> what ``pip install`` is to be given for them.
+    requires: ClassVar[Mapping[str, str]] = {}
+    #: Variables of the framework's convention: a job may not set them, and replicas do not inherit them from the launcher.
+    reserved: ClassVar[tuple[str, ...]] = ()
+    #: Environment variables that hold the number of CPU threads of one replica, besides ``OMP_NUM_THREADS``.
+    thread_variables: ClassVar[tuple[str, ...]] = ()
+
+    def validate(self, job: Job) -> None:
+        """
+        Refuse what the framework cannot run; the counts of the roles have been checked already.
+
+        Raises:
+            InvalidJobError: Names the field, the value and the remedy.
+        """
+
+    def coordinator(self, cluster: ClusterSpec) -> Replica:
+        """
+        The replica whose return value and exit decide the job: rank 0 unless overridden.
+        """
+        return cluster.replicas[0]
+
+    @abstractmethod
+    def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
+        """
+        The framework's own convention, as variables. Pure: same inputs, same bytes.
+        """
+
+    def fork_safe(self) -> bool:
+        """
+        Whether this process may still be forked after :attr:`preload` was imported.
+
+        Asked once, in the process that replicas are about to be forked from. On False each replica starts a fresh
+        interpreter instead.
+        """
+        return True
+
+    def role(self, name: str) -> Role:
+        """
+        The role of that name.
+
+        Raises:
+            InvalidJobError: There is none; the message names the legal ones.
+        """
+        for role in self.roles:
+            if role.name == name:
+                return role
+        legal = [role.name for role in self.roles]
+        raise InvalidJobError(f"{self.name} has no role {name!r}.{did_you_mean(name, legal)}", field="role", value=name)
+
+    def check_installed(self) -> None:
+        """
+        Look for the modules of :attr:`requires` without importing them.
+
+        Raises:
+            MissingDependencyError: One is not installed; the message has the ``pip`` line.
+        """
+        from importlib.util import find_spec
+
+        for module, requirement in self.requires.items():
+            if find_spec(module) is None:
+                raise MissingDependencyError(
+                    f"framework={self.name!r} needs the package {module!r}, which is not installed. "
+                    f"Install it with: python -m pip install '{requirement}'",
+                    name=module,
+                )

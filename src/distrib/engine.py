@@ -1,0 +1,377 @@
+"""
+What every engine has to offer: plans that can be read before anything starts, and runs that can be followed.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ._job import Job
+
+__all__ = ["Call", "Engine", "Event", "Plan", "ReplicaStatus", "Results", "Run", "RunState", "RunStatus"]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@attrs.frozen
+class Call(Generic[R_co]):
+    """
+    A function and what it is called with.
+    """
+
+    function: Callable[..., R_co]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def name(self) -> str:
+        """
+        The function's name, for people.
+        """
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+class RunState(Enum):
+    """
+    Where a run stands.
+    """
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    RESTARTING = "Restarting"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """
+        Whether nothing will change any more.
+        """
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+@attrs.frozen(kw_only=True)
+class ReplicaStatus:
+    """
+    Where one replica stands.
+
+    Args:
+        state: ``Waiting``, ``Running``, ``Stopping``, ``Succeeded``, ``Failed`` or ``Stopped``.
+
+        attempt: How often it has been started.
+
+        exit_code: Of its last end, or None; a signal is in *signal*.
+
+        signal: The number of the signal that ended it, or None.
+
+        message: What it is doing, or why it ended.
+    """
+
+    state: str = "Waiting"
+    attempt: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class RunStatus:
+    """
+    Where a run stands, and each of its replicas.
+    """
+
+    state: RunState
+    reason: str = ""
+    replicas: Mapping[str, ReplicaStatus] = attrs.field(factory=dict)
+    restarts: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """
+    One thing that happened.
+
+    Args:
+        time: Seconds since the epoch.
+
+        kind: E.g. ``"started"``, ``"exited"``, ``"finished"``.
+
+        replica: Whom it happened to; an empty string for the run as a whole.
+
+        message: The rest of it, for people.
+    """
+
+    time: float
+    kind: str
+    replica: str = ""
+    message: str = ""
+
+
+class Plan(ABC, Generic[R_co]):
+    """
+    A job, a call and an engine, fully rendered. Nothing has been started; print it to see all of it.
+    """
+
+    job: Job
+    call: Call[R_co]
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """
+        All that would be started or sent, for people.
+        """
+
+
+class Results(ABC, Generic[R_co]):
+    """
+    What the replicas returned.
+
+    ``results.value`` is the coordinator's value; ``results["worker"][1]`` is that of worker 1; iteration gives the values
+    of all replicas that returned one, in the order of their ranks. A replica that was stopped, a parameter server say, has
+    none: asking for it is a ``LookupError``.
+    """
+
+    @property
+    @abstractmethod
+    def value(self) -> R_co:
+        """
+        The coordinator's value.
+        """
+
+    @abstractmethod
+    def __getitem__(self, role: str) -> Sequence[R_co]:
+        """
+        The values of a role's replicas, by index.
+        """
+
+    @abstractmethod
+    def items(self) -> Iterator[tuple[str, R_co]]:
+        """
+        The names and values of all replicas that returned one, in the order of their ranks.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """
+        How many replicas returned a value.
+        """
+
+    def __iter__(self) -> Iterator[R_co]:
+        return (value for _, value in self.items())
+
+
+class Run(ABC, Generic[R_co]):
+    """
+    One submission of a plan.
+    """
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """
+        What :func:`distrib.get_run` takes.
+        """
+
+    @abstractmethod
+    def status(self) -> RunStatus:
+        """
+        Where it stands now.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        """
+        Block until the run is over, however it ends.
+
+        Raises:
+            RunTimeoutError: *timeout* seconds were not enough; the run goes on.
+        """
+
+    @abstractmethod
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """
+        Wait; the error that :meth:`result` would raise, or None.
+        """
+
+    @abstractmethod
+    def results(self, timeout: float | None = None) -> Results[R_co]:
+        """
+        Wait; what the replicas returned.
+
+        Raises:
+            EngineError: What :meth:`result` would raise.
+        """
+
+    @abstractmethod
+    def cancel(self, *, at_once: bool = False) -> None:
+        """
+        Stop the run and wait until nothing of it is left. A run that is over stays as it is.
+
+        Args:
+            at_once: Leave out the grace period.
+        """
+
+    @abstractmethod
+    def logs(self, replica: str | None = None, *, follow: bool = False) -> Iterator[str]:
+        """
+        The lines that the replicas wrote, without their line ends.
+
+        Args:
+            replica: E.g. ``"worker-1"``; None for all of them, each line with its replica's name in front.
+
+            follow: Go on until the run is over.
+        """
+
+    @abstractmethod
+    def events(self) -> Sequence[Event]:
+        """
+        What has happened, in order.
+        """
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """
+        Wait; the coordinator's value.
+
+        Raises:
+            ReplicaFailedError: A replica failed; its own exception is the cause where it can be rebuilt.
+
+            RunCancelledError: The run was cancelled.
+
+            RunTimeoutError: *timeout* seconds were not enough (the run goes on), or the run outlived its deadline.
+        """
+        return self.results(timeout).value
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        import asyncio
+
+        # A thread that nobody joins: leaving the loop does not wait for the run.
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def deliver() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def watch() -> None:
+            self.wait()
+            try:
+                loop.call_soon_threadsafe(deliver)
+            except RuntimeError:  # the loop was closed meanwhile
+                pass
+
+        threading.Thread(target=watch, name=f"await {self.id}", daemon=True).start()
+        yield from done.__await__()
+        return self.result()
+
+
+class Engine(ABC):
+    """
+    Where jobs run.
+    """
+
+    #: What users write as ``engine=``.
+    name: ClassVar[str]
+    #: A frozen attrs class: what ``.on(name, ...)`` takes.
+    options: ClassVar[type]
+
+    @abstractmethod
+    def plan(self, job: Job, call: Call[R]) -> Plan[R]:
+        """
+        Render the job and the call; pure.
+
+        Raises:
+            UnsupportedError: The engine cannot honour a field of the job.
+        """
+
+    @abstractmethod
+    def submit(self, plan: Plan[R]) -> Run[R]:
+        """
+        Start what was planned.
+
+        Raises:
+            SubmitError: It could not be started; nothing of it is left.
+        """
+
+    @abstractmethod
+    def runs(self) -> Sequence[Run[Any]]:
+        """
+        All runs that are known, the newest first.
+        """
+
+    @abstractmethod
+    def get_run(self, id: str) -> Run[Any]:
+        """
+        The run of that id.
+
+        Raises:
+            LookupError: There is none.
+        """
+
+
+@contextmanager
+def cancelling(run: Run[Any]) -> Iterator[None]:
+    """
+    Have Ctrl-C, SIGTERM and SIGHUP cancel *run* while its caller waits for it, and end the caller as they would have.
+
+    A second Ctrl-C leaves out the grace period. Handlers that the program has set are left alone.
+    """
+    with _handled(signal.SIGTERM, signal.SIGHUP):
+        try:
+            yield
+        except KeyboardInterrupt:
+            _cancel(run)
+            raise
+        except _Ended as ended:
+            _cancel(run)
+            ended.again()
+
+
+class _Ended(BaseException):
+    """
+    A signal that would have ended this process.
+    """
+
+    def again(self) -> NoReturn:
+        number = self.args[0]
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        raise SystemExit(128 + number)  # only if the signal is blocked
+
+
+def _cancel(run: Run[Any]) -> None:
+    try:
+        run.cancel()
+    except (KeyboardInterrupt, _Ended):
+        run.cancel(at_once=True)
+
+
+@contextmanager
+def _handled(*numbers: signal.Signals) -> Iterator[None]:
+    # Only the main thread may set handlers, and only it is interrupted by them.
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _Ended(number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

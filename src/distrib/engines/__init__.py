@@ -1,0 +1,3 @@
+"""
+Where jobs run: one module or package for each engine.
+"""

@@ -1,0 +1,183 @@
+"""
+From what is left of a run to the error that tells why it failed.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+import pickle
+import signal
+import sysconfig
+from collections.abc import Mapping
+from typing import Any
+
+from ...engine import RunState
+from ...errors import EngineError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
+from ._history import Progress
+from ._logs import tail
+
+#: What an end by this signal usually means.
+HINTS = {
+    signal.SIGKILL: "killed from outside: usually it was out of memory; use a smaller batch, fewer replicas or more memory",
+    signal.SIGSEGV: "crashed in native code",
+    signal.SIGABRT: "aborted by native code: the reason is at the end of its log",
+    signal.SIGBUS: "usually /dev/shm or the disk is full",
+    signal.SIGILL: "a library was built for another processor",
+    signal.SIGFPE: "an arithmetic error in native code",
+    signal.SIGTERM: "somebody asked it to end",
+    signal.SIGXCPU: "its limit of CPU time was used up",
+}
+_CODE_HINTS = {
+    0: "the process ended before the function returned: os._exit() was called",
+    126: "the process could not be started",
+    127: "the process could not be started",
+    138: "the code that says: start me again",
+}
+_FRAMES = 4
+_TEXT_LINES = 3
+_TAIL_LINES = 3
+_LINE = 160
+
+
+def error_of(folder: str, progress: Progress) -> EngineError | None:
+    """
+    The error of a run that is over, its cause attached; None if it succeeded.
+    """
+    if progress.state is RunState.SUCCEEDED:
+        return None
+    if progress.state is RunState.CANCELLED:
+        return RunCancelledError(f"the run was cancelled: {progress.reason}. {_where(folder)}")
+    if progress.reason.startswith("DeadlineExceeded"):
+        return RunTimeoutError(f"the run was stopped: {progress.reason}. {_where(folder)}")
+    if not progress.root:
+        return RunFailedError(f"the run failed: {progress.reason}. {_where(folder)}")
+    return _replica_failed(folder, progress)
+
+
+def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
+    name = progress.root
+    status = progress.replicas[name]
+    details = _read_details(folder, name) or {"type": "", "text": status.message}
+    log_tail = tail(os.path.join(folder, "logs", f"{name}.log"), 20)
+    hint = _hint(status.exit_code, status.signal)
+    raised = bool(details["type"])
+    lines = [f"{name} {_what_happened(details, status.exit_code, status.signal, hint if not raised else '')}"]
+    lines += _frames(details.get("frames", []))
+    if not raised:
+        lines += [f"  | {line[:_LINE]}" for line in log_tail.splitlines()[-_TAIL_LINES:]]
+    if progress.reason:
+        lines.append(progress.reason)
+    lines.append(" ".join([*_others(progress), _where(folder)]))
+    error = ReplicaFailedError(
+        "\n".join(lines),
+        replica=name,
+        exit_code=status.exit_code,
+        signal=status.signal,
+        hint=hint,
+        traceback=details.get("traceback", ""),
+        log_tail=log_tail,
+    )
+    error.__cause__ = _original(folder, name)
+    return error
+
+
+def _what_happened(details: Mapping[str, Any], code: int | None, number: int | None, hint: str) -> str:
+    because = f": {hint}" if hint else ""
+    if details["type"]:
+        text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][:_TEXT_LINES]
+        said = "\n  ".join([": ".join([details["type"], *text[:1]]), *text[1:]])
+        return f"failed with {said}{f' (exit code {code})' if code else ''}"
+    if number is not None:
+        return f"was ended by signal {number} ({_signal_name(number)}){because}"
+    return f"ended with exit code {code}{because}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _hint(code: int | None, number: int | None) -> str:
+    if number is None and code is not None and code > 128:
+        number = code - 128 if code not in _CODE_HINTS else None
+    if number is not None:
+        return HINTS.get(number, "")  # type: ignore[call-overload, no-any-return]  # Signals are ints
+    return _CODE_HINTS.get(code, "") if code is not None else ""
+
+
+def _frames(frames: list[list[Any]]) -> list[str]:
+    """
+    The user's own frames, the innermost last.
+    """
+    own = [frame for frame in frames if _is_users(frame[0])] or frames[-1:]
+    shown = []
+    for path, line, function, text in own[-_FRAMES:]:
+        text = text or linecache.getline(path, line).strip()
+        shown.append(f"  {_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
+    left_out = len(own) - len(shown)
+    return ([f"  … {left_out} more"] if left_out > 0 else []) + shown
+
+
+def _is_users(path: str) -> bool:
+    library = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return not path.startswith((*(f"{folder}{os.sep}" for folder in library if folder), ours + os.sep, "<frozen"))
+
+
+def _short(path: str) -> str:
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # the working directory is gone, or on another drive
+        return path
+    return relative if not relative.startswith("..") else path
+
+
+def _others(progress: Progress) -> list[str]:
+    stopped = sum(status.state == "Stopped" for name, status in progress.replicas.items() if name != progress.root)
+    failed = [name for name, status in progress.replicas.items() if status.state == "Failed" and name != progress.root]
+    told = [f"{stopped} {'other was' if stopped == 1 else 'others were'} stopped."] if stopped else []
+    if failed:
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        told.append(f"{', '.join(failed[:3])}{more} failed after it.")
+    return told
+
+
+def _where(folder: str) -> str:
+    return f"Logs: {os.path.join(folder, 'logs')}"
+
+
+def _read_details(folder: str, name: str) -> dict[str, Any] | None:
+    try:
+        with open(os.path.join(folder, "results", f"{name}.error.json"), encoding="utf-8") as file:
+            return json.load(file)  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return None
+
+
+def _original(folder: str, name: str) -> BaseException | None:
+    """
+    The replica's exception, if it can be rebuilt here.
+    """
+    try:
+        with open(os.path.join(folder, "results", f"{name}.exception.pickle"), "rb") as file:
+            found = pickle.load(file)
+    except Exception:  # its class may be missing here, or refuse its own arguments
+        return None
+    # A SystemExit or KeyboardInterrupt as the cause is fine: only raising it would end the program.
+    return found if isinstance(found, BaseException) else None
+
+
+def supervisor_lost(folder: str) -> RunFailedError:
+    """
+    The error for a run whose supervisor ended without a word.
+    """
+    said = tail(os.path.join(folder, "logs", "supervisor.log"), 5)
+    end = f"\n{said}" if said else ""
+    hint = "the process that supervised the replicas is gone" + ("" if said else ", killed from outside (out of memory?)")
+    return RunFailedError(f"the run failed: {hint}; its replicas were stopped. {_where(folder)}{end}")
+
+

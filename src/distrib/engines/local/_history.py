@@ -1,0 +1,250 @@
+"""
+The folder of a run, and the folders of all of them: what is left to read when the run's processes are gone.
+
+::
+
+    <state folder>/runs/<id>/
+        run.json         what was submitted, by whom                 written once, before anything starts
+        events.jsonl     what happened, one line of JSON an event    appended by the supervisor
+        logs/            <replica>.log, supervisor.log               appended by the replicas themselves
+        results/         <replica>.pickle, .error.json, .exception.pickle
+        alive            locked by the supervisor for as long as it lives
+
+A line that was cut short by a crash is passed over; a run without a last event whose lock is free has lost its supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...engine import Event, ReplicaStatus, RunState, RunStatus
+from ...errors import SubmitError
+
+#: Where to keep the history instead of the user's state directory.
+STATE_VARIABLE = "DISTRIB_STATE_DIR"
+#: More finished runs than this, or older ones, are not kept.
+KEEP_RUNS = 200
+KEEP_SECONDS = 30 * 24 * 3600.0
+
+_FINAL = {"Succeeded": RunState.SUCCEEDED, "Failed": RunState.FAILED, "Cancelled": RunState.CANCELLED}
+
+
+def runs_folder() -> str:
+    """
+    Where the folders of all runs are.
+    """
+    return os.path.join(_state_folder(), "runs")
+
+
+def _state_folder() -> str:
+    chosen = os.environ.get(STATE_VARIABLE)
+    if chosen:
+        return os.path.abspath(chosen)
+    if sys.platform == "linux":
+        # What platformdirs answers here, without the 20 ms that importing it adds to every run.
+        home = os.environ.get("XDG_STATE_HOME", "").strip() or os.path.expanduser("~/.local/state")
+        return os.path.join(home, "distrib")
+    import platformdirs
+
+    return platformdirs.user_state_dir("distrib", appauthor=False)
+
+
+def create(id: str, about: Mapping[str, Any]) -> str:
+    """
+    Make the folder of a new run.
+
+    Raises:
+        SubmitError: It cannot be written; the message says where and what to do.
+    """
+    folder = os.path.join(runs_folder(), id)
+    try:
+        for part in ("logs", "results"):
+            os.makedirs(os.path.join(folder, part))
+        with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
+            json.dump(about, file)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise SubmitError(
+            f"the run's folder {folder} cannot be written ({error.strerror}). Set {STATE_VARIABLE} to a folder that can be written."
+        ) from error
+    return folder
+
+
+def read_about(folder: str) -> dict[str, Any]:
+    """
+    What was submitted; empty if the folder is no run's.
+    """
+    try:
+        with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
+            about = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def read_events(folder: str) -> list[dict[str, Any]]:
+    """
+    All events that were written down whole.
+    """
+    try:
+        with open(os.path.join(folder, "events.jsonl"), "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # a write that the disk had no room for
+            continue
+    return found
+
+
+def for_people(event: Mapping[str, Any]) -> Event:
+    """
+    An event as the public API shows it.
+    """
+    rest = {key: value for key, value in event.items() if key not in ("time", "kind", "replica", "text", "type") and value not in ("", None)}
+    said = ": ".join(part for part in (event.get("type", ""), event.get("text", "")) if part)
+    message = " ".join([*([said] if said else []), *(f"{key}={value}" for key, value in rest.items())])
+    return Event(time=event.get("time", 0.0), kind=event["kind"], replica=event.get("replica") or "", message=message)
+
+
+class Progress:
+    """
+    A run's status, kept up to date from its events.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.replicas = {name: ReplicaStatus() for name in names}
+        self.state = RunState.PENDING
+        self.reason = ""
+        self.root = ""
+        self.restarts = 0
+        self.finished = False
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """
+        Follow one event.
+        """
+        kind, name = event["kind"], event.get("replica", "")
+        if kind == "finished":
+            self.finished = True
+            self.state = _FINAL[event["state"]]
+            self.reason, self.root, self.restarts = event["reason"], event["replica"], event["restarts"]
+        elif name in self.replicas:
+            self.replicas[name] = self._next(kind, self.replicas[name], event)
+            self.state = {"started": RunState.RUNNING, "restarting": RunState.RESTARTING}.get(kind, self.state)
+
+    @staticmethod
+    def _next(kind: str, old: ReplicaStatus, event: Mapping[str, Any]) -> ReplicaStatus:
+        if kind == "started":
+            return ReplicaStatus(state="Running", attempt=event["attempt"])
+        if kind == "signalled" and old.state == "Running":
+            return ReplicaStatus(state="Stopping", attempt=old.attempt, message=old.message)
+        if kind == "exited":
+            ended = "Succeeded" if event["returned"] else "Stopped" if old.state == "Stopping" else "Failed"
+            number = event["signal"] or None
+            code = None if number else event["code"]
+            return ReplicaStatus(state=ended, attempt=old.attempt, exit_code=code, signal=number, message=old.message)
+        if kind in ("progress", "note", "raised", "restarting"):
+            text = ": ".join(part for part in (event.get("type"), event.get("text")) if part)
+            return ReplicaStatus(state=old.state, attempt=old.attempt, exit_code=old.exit_code, signal=old.signal, message=text)
+        return old
+
+    def status(self) -> RunStatus:
+        """
+        The status as the public API shows it.
+        """
+        return RunStatus(state=self.state, reason=self.reason, replicas=dict(self.replicas), restarts=self.restarts)
+
+
+def lock_alive(folder: str) -> int:
+    """
+    Take the lock that says "the supervisor lives"; it is held until the last process with this descriptor has closed it.
+    """
+    number = os.open(os.path.join(folder, "alive"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    import fcntl
+
+    fcntl.flock(number, fcntl.LOCK_EX)
+    return number
+
+
+def is_alive(folder: str) -> bool:
+    """
+    Whether the run's supervisor lives.
+    """
+    import fcntl
+
+    try:
+        number = os.open(os.path.join(folder, "alive"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
+def folders() -> Iterator[str]:
+    """
+    The folders of all runs, the newest first; those that have outlived their time to live are left out.
+    """
+    for folder in _by_age():
+        about = read_about(folder)
+        if about and not _has_expired(folder, about):
+            yield folder
+
+
+def prune() -> None:
+    """
+    Remove the runs that are over and not to be kept: expired, too old, too many.
+    """
+    now = time.time()
+    for place, folder in enumerate(_by_age()):
+        about = read_about(folder)
+        too_old = now - _modified(folder) > KEEP_SECONDS
+        if (place >= KEEP_RUNS or too_old or not about or _has_expired(folder, about)) and _may_go(folder, about):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_go(folder: str, about: Mapping[str, Any]) -> bool:
+    # One that is being made has no run.json, and one that is being started no lock yet: both are young.
+    return not is_alive(folder) and time.time() - _modified(folder) > (0 if about.get("ttl") is not None and _finished(folder) else 60)
+
+
+def _by_age() -> list[str]:
+    try:
+        entries = [entry.path for entry in os.scandir(runs_folder()) if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(entries, key=_modified, reverse=True)
+
+
+def _modified(folder: str) -> float:
+    try:
+        return os.stat(folder).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _finished(folder: str) -> float | None:
+    events = read_events(folder)
+    return events[-1]["time"] if events and events[-1]["kind"] == "finished" else None
+
+
+def _has_expired(folder: str, about: Mapping[str, Any]) -> bool:
+    ttl = about.get("ttl")
+    if ttl is None:
+        return False
+    finished = _finished(folder)
+    return finished is not None and time.time() - finished > ttl

@@ -1,0 +1,100 @@
+"""
+What Linux offers and Python does not wrap. Elsewhere every function here does nothing and says so by its value.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import lru_cache
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_IN_MODIFY = 0x2
+_IN_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@lru_cache(maxsize=1)
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def is_linux() -> bool:
+    """
+    Whether this is Linux: with subreapers, parent-death signals and inotify.
+    """
+    return sys.platform == "linux"
+
+
+def adopt_orphans() -> bool:
+    """
+    Make orphaned descendants children of this process, so that none of them can get away.
+    """
+    return is_linux() and _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def die_with_parent(parent: int) -> None:
+    """
+    Have the kernel kill this process when its parent ends; end it now if the parent *parent* is gone already.
+    """
+    if is_linux():
+        _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def watch_files(folder: str) -> int | None:
+    """
+    A descriptor that becomes readable when a file in *folder* grows; None where that cannot be had.
+    """
+    if not is_linux():
+        return None
+    number = int(_libc().inotify_init1(_IN_NONBLOCK_CLOEXEC))
+    if number < 0:  # the user's limit on inotify instances, 128 by default, is used up
+        return None
+    if _libc().inotify_add_watch(number, os.fsencode(folder), _IN_MODIFY) < 0:
+        os.close(number)
+        return None
+    return number
+
+
+def descendants() -> list[int]:
+    """
+    All living descendants of this process, itself not included.
+    """
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc") if is_linux() else ():
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    # The command, in brackets, may hold anything, brackets too; the parent is the second field after it.
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # ended since it was listed
+                continue
+            parents[int(entry)] = int(fields[1])
+    found: list[int] = []
+    fringe = {os.getpid()}
+    while fringe := {child for child, parent in parents.items() if parent in fringe}:
+        found += fringe
+    return found
+
+
+def processes_with(variable: str, value: str) -> list[int]:
+    """
+    All processes of ours that were started with that environment variable at that value, wherever they have got to.
+    """
+    needle = f"{variable}={value}".encode()
+    found = []
+    for entry in os.listdir("/proc") if is_linux() else ():
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    if needle in file.read().split(b"\0"):
+                        found.append(int(entry))
+            except OSError:  # ended, or somebody else's
+                continue
+    return found

@@ -1,0 +1,178 @@
+"""
+The replicas' logs: read, followed, shown.
+
+Replicas write straight into their own files, so nothing they write is lost, waits for anybody, or takes memory here,
+whoever dies; readers learn from the kernel that a file has grown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from ._linux import watch_files
+
+_CHUNK = 1 << 18
+# A line without an end is shown once it is as long as this.
+_LONGEST_PARTIAL = 1 << 16
+_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+# Bytes that would upset a terminal: control characters but tab, newline, carriage return and escape, which starts colours.
+_HARMFUL = bytes(set(range(32)) - {9, 10, 13, 27}) + b"\x7f"
+#: How often to look where the kernel cannot tell.
+LOOK_SECONDS = 0.1
+
+
+def tail(path: str, lines: int) -> str:
+    """
+    The last lines of a file, of at most 16 KiB together; an empty string if there is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 14)))
+            return b"\n".join(file.read().splitlines()[-lines:]).decode(errors="backslashreplace")
+    except OSError:
+        return ""
+
+
+class Follower:
+    """
+    The logs of some replicas, as they grow.
+
+    Args:
+        folder: Where the logs are.
+
+        names: The replicas.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.places = dict.fromkeys(names, 0)
+        self.partial = dict.fromkeys(names, b"")
+        self.files: dict[str, int] = {}
+        self.grown = watch_files(folder)
+
+    def close(self) -> None:
+        """
+        Let go of the files.
+        """
+        for number in [*self.files.values(), *([self.grown] if self.grown is not None else [])]:
+            os.close(number)
+        self.files, self.grown = {}, None
+
+    def read(self, *, last: bool = False) -> Iterator[tuple[str, bytes]]:
+        """
+        What has been written since, in whole lines as far as possible.
+
+        Args:
+            last: Nothing more will come, so give out the rest too.
+        """
+        if self.grown is not None:
+            try:
+                os.read(self.grown, _CHUNK)  # what it says is only that something has grown
+            except BlockingIOError:
+                pass
+        for name in self.places:
+            yield from self._read_one(name, last=last)
+
+    def _read_one(self, name: str, *, last: bool) -> Iterator[tuple[str, bytes]]:
+        number = self.files.get(name)
+        if number is None:
+            try:
+                number = self.files[name] = os.open(os.path.join(self.folder, f"{name}.log"), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+        while chunk := os.pread(number, _CHUNK, self.places[name]):
+            self.places[name] += len(chunk)
+            whole, end, rest = (self.partial[name] + chunk).rpartition(b"\n")
+            self.partial[name] = rest
+            if len(rest) > _LONGEST_PARTIAL:
+                whole, end, self.partial[name] = whole + end + rest, b"", b""
+            if whole or end:
+                yield name, whole + end
+        if last and self.partial[name]:
+            rest, self.partial[name] = self.partial[name], b""
+            yield name, rest
+
+
+class Echo:
+    """
+    Shows logs on a text stream, each line with its replica's name in front.
+    """
+
+    def __init__(self, names: Sequence[str], stream: TextIO | None) -> None:
+        self.stream = stream
+        self.colours = stream is not None and has_colours(stream)
+        self.terminal = stream is not None and _is_terminal(stream)
+        width = max(map(len, names), default=0)
+        self.prefixes = {name: self._prefix(name, at, width) for at, name in enumerate(names)}
+        self.middle = ""
+
+    def _prefix(self, name: str, at: int, width: int) -> bytes:
+        text = f"[{name}]".ljust(width + 2)
+        return (f"\x1b[{_COLOURS[at % len(_COLOURS)]}m{text}\x1b[0m " if self.colours else f"{text} ").encode()
+
+    def show(self, name: str, data: bytes) -> None:
+        """
+        Show *data*, which *name* wrote; what is not text is made visible.
+        """
+        if self.stream is None:
+            return
+        if self.terminal:
+            data = data.translate(None, _HARMFUL)
+        prefix = self.prefixes[name]
+        # A chunk may end within a line; what follows goes on there, unless another replica came in between.
+        start = b"" if self.middle == name else b"\n" + prefix if self.middle else prefix
+        self.middle = "" if data.endswith(b"\n") else name
+        body = data[:-1] if data.endswith(b"\n") else data
+        data = start + body.replace(b"\n", b"\n" + prefix) + (b"" if self.middle else b"\n")
+        self._write(data)
+
+    def end(self) -> None:
+        """
+        Finish a line that nobody finished.
+        """
+        if self.middle:
+            self._write(b"\n")
+            self.middle = ""
+
+    def _write(self, data: bytes) -> None:
+        stream = self.stream
+        assert stream is not None
+        try:
+            buffer = getattr(stream, "buffer", None)
+            if buffer is not None:
+                stream.flush()
+                buffer.write(data)
+                buffer.flush()
+            else:  # a notebook's stream takes text only
+                stream.write(data.decode("utf-8", "backslashreplace"))
+                stream.flush()
+        except (OSError, ValueError):  # closed, or its reader is gone: the logs are kept all the same
+            self.stream = None
+
+
+def has_colours(stream: TextIO) -> bool:
+    """
+    Whether to use colours: on a terminal that has them, unless ``NO_COLOR`` says otherwise (https://no-color.org).
+    """
+    return _is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def say(text: str) -> None:
+    """
+    One line of our own, to the standard error.
+    """
+    stream = sys.stderr
+    try:
+        print(f"distrib: {text}", file=stream, flush=True)
+    except (OSError, ValueError, AttributeError):  # closed, or there is none
+        pass

@@ -1,0 +1,87 @@
+"""
+The process that imports the framework once and forks every replica from itself.
+
+It forks twice for each, so that the replica becomes a child of the supervisor, which adopts orphans: that way the
+supervisor learns how every replica ends, whichever way it was started.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from ... import _report
+from ._linux import die_with_parent
+from ._replica import Settings, close_all_but, run_forked, variables
+
+
+def run_nursery(settings: Settings, modules: list[str], framework: str, orders: int, supervisor: int) -> NoReturn:
+    """
+    Import *modules*, then fork a replica for each line read from the descriptor *orders*. Does not return.
+    """
+    try:
+        die_with_parent(supervisor)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        os.dup2(2, 1)
+        close_all_but({0, 1, 2, orders, settings.payload, settings.channel})
+        os.environ.update(variables(settings, "", {}))
+        if _prepare(settings, modules, framework):
+            _serve(settings, orders, supervisor)
+    finally:
+        os._exit(0)
+
+
+def _prepare(settings: Settings, modules: list[str], framework: str) -> bool:
+    sys.argv[:] = settings.argv
+    for module in modules:
+        started = time.monotonic()
+        _report.send("importing", module=module)
+        try:
+            __import__(module)
+        except BaseException as error:  # the replicas meet it again, each on its own, and report it with its traceback
+            _report.send("unforkable", text=f"importing {module} failed: {type(error).__name__}: {error}"[:500])
+            return False
+        _report.send("imported", module=module, seconds=round(time.monotonic() - started, 3))
+    if not _may_fork(framework):
+        _report.send("unforkable", text="the framework's runtime is up already")
+        return False
+    gc.collect()
+    gc.freeze()
+    _report.send("ready")
+    return True
+
+
+def _may_fork(framework: str) -> bool:
+    from ..._registry import get_backend
+
+    return get_backend(framework).fork_safe()
+
+
+def _serve(settings: Settings, orders: int, supervisor: int) -> None:
+    with open(orders, "rb") as lines:
+        for line in lines:
+            order = json.loads(line)
+            between = os.fork()
+            if between == 0:
+                _fork_replica(settings, order["name"], order["environment"], supervisor)
+            os.waitpid(between, 0)
+
+
+def _fork_replica(settings: Settings, name: str, environment: dict[str, str], supervisor: int) -> NoReturn:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            run_forked(settings, name, environment, supervisor)
+        os.environ[_report.NAME_VARIABLE] = name
+        # Sent before this process ends, hence before the replica can: the supervisor knows the pid when it reaps it.
+        _report.send("forked", pid=pid)
+    finally:
+        os._exit(0)

@@ -1,0 +1,233 @@
+"""
+From a job to the processes it becomes: pure, and printable before anything starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from ..._cluster import REPLICA_VARIABLE, ClusterSpec, Replica, encode_cluster, encode_replica
+from ..._quantity import nano
+from ...engine import Call, Plan
+from ...errors import InvalidJobError, UnsupportedError
+from . import _devices
+from ._options import LocalOptions
+from ._preload import modules_to_preload
+
+if TYPE_CHECKING:
+    from ..._job import Job
+    from ...backend import Backend
+
+R_co = TypeVar("R_co", covariant=True)
+
+#: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
+LONGEST_VARIABLE = 131_072
+_HOST = "127.0.0.1"
+_EXAMPLE_PORT = 20_000
+_EXAMPLE_PORTS = 40_000
+
+
+@attrs.frozen(kw_only=True)
+class Process:
+    """
+    One replica as a process.
+
+    Args:
+        replica: Who it is.
+
+        environment: The variables that it has and its siblings may not have.
+
+        own: Variables that must be there from the process's very start; it cannot be forked then.
+    """
+
+    replica: Replica
+    environment: Mapping[str, str]
+    own: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class LocalPlan(Plan[R_co]):
+    """
+    The processes of a job on this machine.
+
+    Args:
+        job: What is to run.
+
+        call: The function and its arguments.
+
+        options: The local engine's options.
+
+        shared: Variables that all replicas have, besides those of this process.
+
+        processes: The replicas, in the order of their ranks.
+
+        preload: Modules that are imported once.
+
+        unused: Fields of the job that have no meaning on this machine.
+    """
+
+    job: Job
+    call: Call[R_co]
+    options: LocalOptions
+    shared: Mapping[str, str]
+    processes: tuple[Process, ...]
+    preload: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def coordinator(self) -> Replica:
+        """
+        The replica whose value is the result.
+        """
+        return next(process.replica for process in self.processes if process.replica.is_coordinator)
+
+    def __str__(self) -> str:
+        lines = [f"{self.call.name}: {len(self.processes)} replicas of {self.job.framework} on this machine"]
+        if self.preload:
+            lines.append(f"  imported once: {', '.join(self.preload)}")
+        lines += [f"  {name}={value}" for name, value in self.shared.items()]
+        for process in self.processes:
+            mark = " (coordinator)" if process.replica.is_coordinator else ""
+            lines.append(f"{process.replica.name}{mark}")
+            lines += [f"  {name}={value}" for name, value in {**process.own, **process.environment}.items()]
+        if self.unused:
+            lines.append(f"Without effect on this machine: {', '.join(self.unused)}.")
+        lines.append("The ports are examples: free ones are taken at the start.")
+        return "\n".join(lines)
+
+
+def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_co]:
+    """
+    Render *job* and *call* for this machine.
+
+    Raises:
+        UnsupportedError: The machine cannot honour a field.
+
+        InvalidJobError: A variable is too long, or belongs to the framework.
+    """
+    if job.run_policy.suspend:
+        raise UnsupportedError("run_policy.suspend=True: the local engine starts what it is given. Leave it out here.", field="run_policy.suspend")
+    backend = job.backend
+    cluster = example_cluster(job)
+    preload = modules_to_preload(call.function, backend.preload, options.preload)
+    shared, own = _base_environments(job, backend)
+    return LocalPlan(
+        job=job,
+        call=call,
+        options=options,
+        shared=shared,
+        processes=_processes(job, backend, cluster, own),
+        preload=() if options.start_method == "spawn" else preload,
+        unused=_unused(job),
+    )
+
+
+def with_cluster(plan: LocalPlan[R_co], cluster: ClusterSpec) -> LocalPlan[R_co]:
+    """
+    The same plan with other addresses.
+    """
+    own = {process.replica.role: process.own for process in plan.processes}
+    return attrs.evolve(plan, processes=_processes(plan.job, plan.job.backend, cluster, own))
+
+
+def example_cluster(job: Job) -> ClusterSpec:
+    """
+    Addresses to plan with: distinct, and the same for equal jobs.
+    """
+    return cluster_at(job, [f"{_HOST[:-1]}{1 + rank // _EXAMPLE_PORTS}:{_EXAMPLE_PORT + rank % _EXAMPLE_PORTS}" for rank in range(job.world_size)])
+
+
+def cluster_at(job: Job, addresses: Sequence[str]) -> ClusterSpec:
+    """
+    The cluster of *job*, its replicas at *addresses*, by rank.
+    """
+    rest = iter(addresses)
+    return ClusterSpec({group.role: [next(rest) for _ in range(group.replicas)] for group in job.groups})
+
+
+def _processes(job: Job, backend: Backend, cluster: ClusterSpec, own: Mapping[str, Mapping[str, str]]) -> tuple[Process, ...]:
+    coordinator = backend.coordinator(cluster)
+    devices = _deal_devices(job, cluster)
+    cluster_json = encode_cluster(cluster)
+    made = []
+    for replica in cluster.replicas:
+        if replica.rank == coordinator.rank:
+            replica = attrs.evolve(replica, is_coordinator=True)
+        environment = {**backend.environment(replica, cluster), **devices(replica)}
+        environment[REPLICA_VARIABLE] = encode_replica(replica, cluster_json)
+        _check_lengths(environment, replica)
+        made.append(Process(replica=replica, environment=environment, own=own[replica.role]))
+    return tuple(made)
+
+
+def _check_lengths(environment: Mapping[str, str], replica: Replica) -> None:
+    for name, value in environment.items():
+        length = len(os.fsencode(name)) + len(os.fsencode(value)) + 2
+        if length > LONGEST_VARIABLE:
+            raise InvalidJobError(
+                f"{name} of {replica.name} would have {length:,} bytes with {replica.world_size:,} replicas; "
+                f"the system takes {LONGEST_VARIABLE:,}. Use fewer replicas.",
+                field=name,
+                value=length,
+            )
+
+
+def _base_environments(job: Job, backend: Backend) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """
+    The variables for all replicas, and for each role those that only its replicas have from their start.
+    """
+    variables = (_devices.THREADS_VARIABLE, *backend.thread_variables)
+    available = _devices.cpu_count()
+    shared = dict(job.env)
+    own = {}
+    share = {name: str(_devices.threads(None, job.world_size, available)) for name in variables if name not in os.environ}
+    for group in job.groups:
+        count = str(_devices.threads(_requested_cpu(job, group.role), job.world_size, available))
+        dealt = {name: count for name in variables if name not in os.environ and name not in shared}
+        mine = {**{name: value for name, value in dealt.items() if share.get(name) != value}, **group.env}
+        _refuse_reserved({**shared, **group.env}, backend)
+        own[group.role] = mine
+    return {**share, **shared}, own
+
+
+def _refuse_reserved(environment: Mapping[str, str], backend: Backend) -> None:
+    for name in (*backend.reserved, REPLICA_VARIABLE):
+        if name in environment:
+            raise InvalidJobError(
+                f"env: {name} is set for each replica by framework={backend.name!r}; leave it out.", field=f"env.{name}", value=environment[name]
+            )
+
+
+def _deal_devices(job: Job, cluster: ClusterSpec) -> Callable[[Replica], dict[str, str]]:
+    gpus = {group.role: _requested_gpus(job, group.role) for group in job.groups}
+    wanted = [(replica.name, gpus[replica.role]) for replica in cluster.replicas]
+    dealt = _devices.deal_devices(wanted, _devices.cuda_devices({**os.environ, **job.env}))
+    return lambda replica: {_devices.DEVICES_VARIABLE: dealt[replica.name]} if dealt else {}
+
+
+def _requested_cpu(job: Job, role: str) -> float | None:
+    requests = job.resources_requests(role)
+    return None if requests is None or requests.cpu is None else nano(requests.cpu) / 10**9
+
+
+def _requested_gpus(job: Job, role: str) -> int:
+    # Kubernetes takes a limit for a request where there is none.
+    for resources in (job.resources_requests(role), job.resources_limits(role)):
+        if resources is not None and resources.gpu is not None:
+            return resources.gpu
+    return 0
+
+
+_ONLY_ON_CLUSTERS = ("image", "node_selector", "tolerations", "affinity", "volumes", "labels", "annotations", "service_account", "image_pull_secrets", "priority_class")
+
+
+def _unused(job: Job) -> tuple[str, ...]:
+    places = [("", job), *((f"{group.role}.", group) for group in job.groups)]
+    found = [f"{where}{name}" for where, holder in places for name in _ONLY_ON_CLUSTERS if getattr(holder, name, None)]
+    if job.run_policy.scheduling_policy is not None:
+        found.append("run_policy.scheduling_policy")
+    return tuple(found)

@@ -1,0 +1,353 @@
+"""
+What runs in a replica's process: take over the process, call the function, keep its value or its exception, end.
+
+Loaded before replicas are forked, so it imports little.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ... import _report
+from ._linux import die_with_parent
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: The code that Kubeflow sets aside for "retryable, says the user".
+RETRYABLE_EXIT = 138
+_LONGEST_TEXT = 1_000
+_LONGEST_TRACEBACK = 200_000
+
+
+class Settings:
+    """
+    What all replicas of a run have in common; travels as JSON.
+
+    Args:
+        run: The id of the run.
+
+        folder: Where results and logs go.
+
+        payload: Descriptor of the pickled call.
+
+        layout: Offset and size of each of its parts.
+
+        channel: Descriptor of the pipe to the supervisor.
+
+        supervisor: The supervisor's process id.
+
+        argv: ``sys.argv`` of the program that submitted the run.
+
+        sys_path: ``sys.path`` of that program.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        folder: str,
+        payload: int,
+        layout: list[list[int]],
+        channel: int,
+        supervisor: int,
+        argv: list[str],
+        sys_path: list[str],
+    ) -> None:
+        self.run = run
+        self.folder = folder
+        self.payload = payload
+        self.layout = layout
+        self.channel = channel
+        self.supervisor = supervisor
+        self.argv = argv
+        self.sys_path = sys_path
+
+    def path(self, kind: str, name: str) -> str:
+        """
+        The file of a replica, e.g. ``path("logs", "worker-0.log")``.
+        """
+        return os.path.join(self.folder, kind, name)
+
+
+def prepare(settings: Settings, name: str) -> None:
+    """
+    Turn a process that was just forked into a replica's: own session, own output, nobody else's descriptors.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setsid()
+    log = os.open(settings.path("logs", f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for number, standard in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(number, standard)
+    close_all_but({0, 1, 2, settings.payload, settings.channel})
+
+
+def close_all_but(keep: set[int]) -> None:
+    """
+    Close every descriptor of this process that is not in *keep*.
+    """
+    try:
+        open_ones = [int(entry) for entry in os.listdir("/dev/fd")]
+    except OSError:
+        open_ones = list(range(1024))
+    for number in open_ones:
+        if number not in keep:
+            try:
+                os.close(number)
+            except OSError:  # the one of the listing itself
+                pass
+
+
+def variables(settings: Settings, name: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    The environment of one replica, besides what all of them share.
+    """
+    channel = f"{settings.channel}:{os.fstat(settings.channel).st_ino}"
+    return {**environment, _report.CHANNEL_VARIABLE: channel, _report.NAME_VARIABLE: name}
+
+
+def run_forked(settings: Settings, name: str, environment: Mapping[str, str], parent: int) -> NoReturn:
+    """
+    Be the replica *name*, in a process forked for it whose parent is, or is about to be, *parent*. Does not return.
+    """
+    try:
+        prepare(settings, name)
+        _await_parent(parent)
+        die_with_parent(parent)
+        os.environ.update(variables(settings, name, environment))
+        _run(settings, name)
+    finally:
+        os._exit(1)  # whatever happens, the child never goes on as a copy of its parent
+
+
+def run_fresh() -> NoReturn:
+    """
+    Be the replica that the arguments describe, in a fresh interpreter.
+    """
+    given = json.loads(sys.argv[1])
+    settings = Settings(**given["settings"])
+    die_with_parent(settings.supervisor)
+    _run(settings, given["name"])
+
+
+def _await_parent(parent: int) -> None:
+    # A replica forked by the nursery is handed to the supervisor when the process between them has ended.
+    between = os.getppid()
+    while os.getppid() == between != parent:
+        time.sleep(0.0005)
+
+
+def _run(settings: Settings, name: str) -> NoReturn:
+    _open_standard_streams()
+    sys.argv[:] = settings.argv
+    for path in settings.sys_path:
+        if path not in sys.path:
+            sys.path.append(path)
+    code = 1
+    try:
+        _report.send("started", pid=os.getpid())
+        function, args, kwargs = load_call(settings.payload, settings.layout)
+        value = function(*args, **kwargs)
+        _keep_value(settings, name, value)
+        code = 0
+    except SystemExit as exit:
+        code = _code_of(exit)
+        if code == 0:
+            _keep_value(settings, name, None)
+        else:
+            _keep_exception(settings, name, exit, code)
+    except BaseException as error:
+        code = RETRYABLE_EXIT if _is_retryable(error) else 1
+        _keep_exception(settings, name, error, code)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    # What the interpreter does at its own end, without tearing down the modules: frameworks crash in that.
+    try:
+        if code == 0:
+            threading._shutdown()  # type: ignore[attr-defined]  # joins the threads that are no daemons; multiprocessing calls it too
+        atexit._run_exitfuncs()
+        _flush()
+    finally:
+        os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # closed, replaced by None, or the disk is full
+            pass
+
+
+def _open_standard_streams() -> None:
+    # By lines, so that nothing written before a crash is lost; anything that Python can hold is written somehow.
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw = io.FileIO(number, "w", closefd=False)
+        stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]
+
+
+def load_call(payload: int, layout: list[list[int]]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """
+    Read back what :func:`._payload.dump_call` wrote.
+
+    Large buffers are mapped, not read: each replica has its own writable view, and only what it changes takes memory.
+    """
+    (start, size), *rest = layout
+    buffers: list[memoryview] = []
+    if rest:
+        import mmap
+
+        whole = memoryview(mmap.mmap(payload, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+        buffers = [whole[at : at + length] for at, length in rest]
+    target, arguments = pickle.loads(_read_exactly(payload, start, size), buffers=buffers)
+    args, kwargs = arguments
+    return (resolve(target) if isinstance(target, str) else target), args, kwargs
+
+
+def _read_exactly(number: int, start: int, size: int) -> bytes:
+    # A single read returns 2 GiB at most.
+    parts = []
+    while size > 0:
+        part = os.pread(number, size, start)
+        if not part:
+            raise EOFError("the call that the launcher wrote is cut short")
+        parts.append(part)
+        start += len(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def resolve(reference: str) -> Callable[..., Any]:
+    """
+    The function that ``"module:qualified.name"`` refers to; of a decorated one, the plain function.
+    """
+    from importlib import import_module
+
+    module, _, path = reference.partition(":")
+    found: Any = import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found.function if hasattr(found, "__distrib_task__") else found  # type: ignore[no-any-return]
+
+
+def _keep_value(settings: Settings, name: str, value: object) -> None:
+    try:
+        with open(settings.path("results", f"{name}.pickle"), "wb") as file:
+            dump(value, file)
+    except OSError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{name} returned a value that cannot be pickled ({type(value).__qualname__}): {error}") from error
+    _flush()
+    _report.send("returned")
+
+
+def dump(value: object, file: io.BufferedIOBase | Any) -> None:
+    """
+    Pickle *value* into *file*, with cloudpickle unless it is made of built-in values only.
+    """
+    if is_plain(value):
+        pickle.dump(value, file, protocol=5)
+    else:
+        import cloudpickle
+
+        cloudpickle.dump(value, file, protocol=5)
+
+
+_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def is_plain(value: object, depth: int = 3) -> bool:
+    """
+    Whether *value* is made of built-in values only, so that pickling it needs no cloudpickle.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if depth == 0 or kind not in (list, tuple, dict):
+        return False
+    inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return all(is_plain(each, depth - 1) for each in inner)  # type: ignore[attr-defined]
+
+
+def _keep_exception(settings: Settings, name: str, error: BaseException, code: int) -> None:
+    """
+    Write the exception down three times, each surer to arrive than the one before: pickled, as JSON, as one line.
+    """
+    import traceback
+
+    _flush()
+    described = _describe(error)
+    try:
+        details = {
+            **described,
+            "traceback": "".join(traceback.format_exception(type(error), error, _without_us(error.__traceback__)))[-_LONGEST_TRACEBACK:],
+            "frames": [[f.filename, f.lineno, f.name, f.line] for f in traceback.extract_tb(_without_us(error.__traceback__))],
+        }
+        with open(settings.path("results", f"{name}.error.json"), "w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(details, file)
+        _pickle_exception(settings, name, error)
+    except Exception as problem:  # a full disk, or an exception that fails when it is looked at
+        _report.send("progress", text=f"its exception could not be written down in full: {type(problem).__name__}")
+    _report.send("raised", code=code, **described)
+
+
+def _pickle_exception(settings: Settings, name: str, error: BaseException) -> None:
+    import cloudpickle
+
+    try:
+        data = cloudpickle.dumps(error)
+    except Exception:  # its text and type name arrive all the same
+        return
+    with open(settings.path("results", f"{name}.exception.pickle"), "wb") as file:
+        file.write(data)
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    kind = type(error)
+    module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    return {"type": f"{module}{kind.__qualname__}"[:200], "text": text[:_LONGEST_TEXT]}
+
+
+def _without_us(traceback: TracebackType | None) -> TracebackType | None:
+    # The frame of _run is ours; an exception of the function starts at the frame after it.
+    return traceback.tb_next if traceback is not None and traceback.tb_next is not None else traceback
+
+
+def _is_retryable(error: BaseException) -> bool:
+    from ...errors import RetryableError
+
+    return isinstance(error, RetryableError)
+
+
+def _code_of(exit: SystemExit) -> int:
+    # As the interpreter has it: None is 0, a number is itself, anything else is printed and means 1.
+    if exit.code is None:
+        return 0
+    if isinstance(exit.code, int):
+        return exit.code & 0xFF
+    print(exit.code, file=sys.stderr)
+    return 1

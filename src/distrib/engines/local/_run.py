@@ -1,0 +1,396 @@
+"""
+A local run as its launcher, or anybody later, sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, TypeVar
+
+from ..._cluster import RUN_VARIABLE
+from ...engine import Event, Results, Run, RunState, RunStatus
+from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
+from ._failure import error_of, supervisor_lost
+from ._history import Progress, for_people, is_alive, prune, read_about, read_events
+from ._linux import processes_with
+from ._logs import LOOK_SECONDS, Echo, Follower, say
+
+R_co = TypeVar("R_co", covariant=True)
+
+_CHUNK = 1 << 16
+# A step of the start is told about when it has taken longer than this.
+_LONG_SECONDS = 1.0
+
+
+class LocalResults(Results[R_co]):
+    """
+    The values of a run's replicas, read from its folder when they are asked for.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str], coordinator: str) -> None:
+        self._folder = folder
+        self._names = names
+        self._coordinator = coordinator
+        self._loaded: dict[str, R_co] = {}
+
+    @property
+    def value(self) -> R_co:
+        return self._value(self._coordinator)
+
+    def __getitem__(self, role: str) -> Sequence[R_co]:
+        names = [name for name in self._names if name.rpartition("-")[0] == role]
+        if not names:
+            roles = dict.fromkeys(name.rpartition("-")[0] for name in self._names)
+            raise LookupError(f"no replica has the role {role!r}.{did_you_mean(role, roles)}")
+        return _Values(self, names)
+
+    def items(self) -> Iterator[tuple[str, R_co]]:
+        return ((name, self._value(name)) for name in self._names if self._has(name))
+
+    def __len__(self) -> int:
+        return sum(map(self._has, self._names))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, "results", f"{name}.pickle")
+
+    def _has(self, name: str) -> bool:
+        return name in self._loaded or os.path.exists(self._path(name))
+
+    def _value(self, name: str) -> R_co:
+        if name not in self._loaded:
+            try:
+                with open(self._path(name), "rb") as file:
+                    self._loaded[name] = pickle.load(file)
+            except FileNotFoundError:
+                raise LookupError(f"{name} returned no value: it was stopped before its function returned") from None
+        return self._loaded[name]
+
+
+class _Values(Sequence[Any]):
+    """
+    The values of one role, each read when it is asked for: a replica without one spoils only its own place.
+    """
+
+    def __init__(self, results: LocalResults[Any], names: Sequence[str]) -> None:
+        self._results = results
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._results._value(name) for name in self._names[index]]
+        return self._results._value(self._names[index])
+
+
+class StoredRun(Run[R_co]):
+    """
+    A run as its folder tells it: from any process, also when the one that submitted it is gone.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.about = read_about(folder)
+        self.names: list[str] = self.about["replicas"]
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.folder)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}: {self.status().state.value}>"
+
+    def _progress(self) -> Progress:
+        progress = Progress(self.names)
+        for event in read_events(self.folder):
+            progress.take(event)
+        if not progress.finished and not is_alive(self.folder):
+            progress.state, progress.reason, progress.finished = RunState.FAILED, "SupervisorLost", True
+        return progress
+
+    def status(self) -> RunStatus:
+        return self._progress().status()
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while is_alive(self.folder):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise _still_running(self.id, timeout)
+            self._await_supervisor(left)
+        return self.status()
+
+    def _await_supervisor(self, seconds: float | None) -> None:
+        pid = self._supervisor()
+        try:
+            watched = os.pidfd_open(pid) if pid is not None else None
+        except (OSError, AttributeError):
+            watched = None
+        if watched is None:  # it has not said yet who it is, or this system cannot watch it
+            time.sleep(LOOK_SECONDS if seconds is None else min(LOOK_SECONDS, seconds))
+            return
+        try:
+            if is_alive(self.folder):  # the number was still its own when the descriptor was opened
+                select.select([watched], [], [], seconds)
+        finally:
+            os.close(watched)
+
+    def _supervisor(self) -> int | None:
+        return next((event["pid"] for event in read_events(self.folder) if event["kind"] == "supervising"), None)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.wait(timeout)
+        return self._error(self._progress())
+
+    def _error(self, progress: Progress) -> EngineError | None:
+        if progress.reason == "SupervisorLost":
+            return supervisor_lost(self.folder)
+        return error_of(self.folder, progress)
+
+    def results(self, timeout: float | None = None) -> LocalResults[R_co]:
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return LocalResults(self.folder, self.names, self.about["coordinator"])
+
+    def cancel(self, *, at_once: bool = False) -> None:
+        pid = self._supervisor()
+        if pid is not None and is_alive(self.folder):
+            os.kill(pid, signal.SIGTERM)
+            self.wait()
+
+    def events(self) -> Sequence[Event]:
+        return [for_people(event) for event in read_events(self.folder)]
+
+    def logs(self, replica: str | None = None, *, follow: bool = False) -> Iterator[str]:
+        if replica is not None and replica not in self.names:
+            raise InvalidJobError(f"no replica is called {replica!r}.{did_you_mean(replica, self.names)}", field="replica", value=replica)
+        return self._lines([replica] if replica else self.names, follow=follow, prefixed=replica is None)
+
+    def _lines(self, names: Sequence[str], *, follow: bool, prefixed: bool) -> Iterator[str]:
+        follower = Follower(os.path.join(self.folder, "logs"), names)
+        try:
+            over = not follow
+            while True:
+                # Asked before reading: what was written before the end is then read after it.
+                over = over or self._is_over()
+                for name, data in follower.read(last=over):
+                    for line in data.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"):
+                        yield f"[{name}] {line}" if prefixed else line
+                if over:
+                    return
+                self._await_growth(follower)
+        finally:
+            follower.close()
+
+    def _is_over(self) -> bool:
+        return not is_alive(self.folder)
+
+    def _await_growth(self, follower: Follower) -> None:
+        pid = self._supervisor()
+        try:
+            ended = os.pidfd_open(pid) if pid is not None else None
+        except (OSError, AttributeError):
+            ended = None
+        watched = [number for number in (follower.grown, ended) if number is not None]
+        try:
+            select.select(watched, [], [], None if len(watched) == 2 else LOOK_SECONDS)  # noqa: PLR2004  # both can be waited for
+        finally:
+            if ended is not None:
+                os.close(ended)
+
+
+class LocalRun(StoredRun[R_co]):
+    """
+    A run of this process: what its supervisor says is followed as it comes, by a thread.
+    """
+
+    def __init__(self, folder: str, supervisor: subprocess.Popen[bytes], *, echo: bool, keep: Sequence[Any]) -> None:
+        super().__init__(folder)
+        assert supervisor.stdin is not None and supervisor.stdout is not None
+        self._process = supervisor
+        self._orders: IO[bytes] = supervisor.stdin
+        self._news: IO[bytes] = supervisor.stdout
+        self._keep = keep  # sockets that hold the run's ports
+        self._done = threading.Event()
+        self._live = Progress(self.names)
+        self._failed: EngineError | None = None
+        self._echo = Echo(self.names, sys.stdout) if echo else None
+        self._teller = _Teller() if echo else None
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._follow, name=f"distrib {self.id}", daemon=True)
+        self._thread.start()
+
+    # What its owner asks.
+
+    def status(self) -> RunStatus:
+        return self._live.status()
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        if not self._done.wait(timeout):
+            raise _still_running(self.id, timeout)
+        return self.status()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.wait(timeout)
+        return self._failed
+
+    def cancel(self, *, at_once: bool = False) -> None:
+        if not self._done.is_set():
+            order = {"why": "it was asked to", "at_once": at_once}
+            try:
+                self._orders.write(json.dumps(order).encode() + b"\n")
+                self._orders.flush()
+            except OSError:  # it ends by itself at this moment
+                pass
+            self._done.wait()
+
+    def _is_over(self) -> bool:
+        return self._done.is_set()
+
+    # What the thread does.
+
+    def _follow(self) -> None:
+        """
+        Take in events and show logs until the supervisor has nothing more to say.
+        """
+        follower = Follower(os.path.join(self.folder, "logs"), self.names) if self._echo else None
+        try:
+            self._follow_until_end(follower)
+            if not self._live.finished:
+                self._supervisor_lost()
+            self._failed = self._error(self._live)
+            self._show(follower, last=True)
+            self._summarise()
+            self._clean()
+        except BaseException as error:  # whatever it is, nobody may wait for ever
+            self._failed = RunFailedError(f"following the run failed: {type(error).__name__}: {error}")
+            self._failed.__cause__ = error
+        finally:
+            for socket in self._keep:
+                socket.close()
+            if follower is not None:
+                follower.close()
+            self._orders.close()
+            self._done.set()
+        self._process.wait()
+        self._news.close()
+        prune()
+
+    def _follow_until_end(self, follower: Follower | None) -> None:
+        number = self._news.fileno()
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        if follower is not None and follower.grown is not None:
+            poll.register(follower.grown, select.POLLIN)
+        rest = b""
+        while not self._live.finished:
+            ready = dict(poll.poll(self._patience(follower)))
+            if number in ready:
+                data = os.read(number, _CHUNK)
+                if not data:
+                    return
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+            self._show(follower)
+            if self._teller is not None:
+                self._teller.look()
+
+    def _patience(self, follower: Follower | None) -> float | None:
+        """
+        How many milliseconds to wait for news.
+        """
+        if self._teller is not None and self._teller.is_waiting:
+            return 1000 * _LONG_SECONDS
+        return 1000 * LOOK_SECONDS if follower is not None and follower.grown is None else None
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._live.take(event)
+        if self._teller is not None:
+            self._teller.take(event)
+
+    def _show(self, follower: Follower | None, *, last: bool = False) -> None:
+        if follower is not None and self._echo is not None:
+            for name, data in follower.read(last=last):
+                self._echo.show(name, data)
+            if last:
+                self._echo.end()
+
+    def _supervisor_lost(self) -> None:
+        for pid in processes_with(RUN_VARIABLE, self.id):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._live.state, self._live.reason, self._live.finished = RunState.FAILED, "SupervisorLost", True
+
+    def _summarise(self) -> None:
+        if self._teller is not None:
+            seconds = time.monotonic() - self._started
+            told = f"{self._live.state.value.lower()} in {seconds:.1f} s"
+            restarts = f", {self._live.restarts} restarts" if self._live.restarts else ""
+            say(f"{self.id} {told} ({len(self.names)} replicas{restarts}); logs: {os.path.join(self.folder, 'logs')}")
+
+    def _clean(self) -> None:
+        if self.about["clean_logs"]:
+            for name in self.names:
+                try:
+                    os.unlink(os.path.join(self.folder, "logs", f"{name}.log"))
+                except FileNotFoundError:  # it never started
+                    continue
+
+
+class _Teller:
+    """
+    Tells the user about the long steps of a start, and about what went wrong on the way.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: tuple[float, str] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """
+        Whether a step is under way that has not been told about.
+        """
+        return self._waiting is not None
+
+    def take(self, event: dict[str, Any]) -> None:
+        """
+        Follow one event.
+        """
+        kind = event["kind"]
+        if kind == "importing":
+            self._waiting = (time.monotonic(), f"importing {event['module']} once for all replicas …")
+        elif kind == "imported":
+            told = self._waiting is None
+            self._waiting = None
+            if told:
+                say(f"imported {event['module']} in {event['seconds']:.1f} s")
+        elif kind == "unforkable":
+            say(f"each replica imports for itself: {event['text']}")
+        elif kind in ("progress", "note", "restarting"):
+            say(f"{event['replica']}: {event['text']}" if kind == "progress" else f"{event['replica']} {event['text']}")
+
+    def look(self) -> None:
+        """
+        Tell about a step that has turned out to be long.
+        """
+        if self._waiting is not None and time.monotonic() - self._waiting[0] >= _LONG_SECONDS:
+            say(self._waiting[1])
+            self._waiting = None
+
+
+def _still_running(id: str, timeout: float | None) -> RunTimeoutError:
+    return RunTimeoutError(f"{id} is still running after {timeout:g} s; it goes on. Wait again, or cancel() it.")

@@ -1,0 +1,414 @@
+"""
+The process between the launcher and the replicas: starts them, learns how they end, leaves nothing behind.
+
+It runs in a session of its own, so that no key pressed at the terminal reaches it or its replicas; it ends when the
+launcher does, and takes every descendant along. It reads orders, lines of JSON, from its standard input and writes events,
+lines of JSON too, to its standard output and to the run's history. It waits on descriptors and timers only.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ._linux import adopt_orphans, descendants
+from ._machine import Action, Machine, Member, Policy, Verb
+from ._nursery import run_nursery
+from ._replica import Settings, prepare, run_forked, variables
+
+#: The launcher is gone, maybe killed: nobody waits for a graceful end, but a short one is cheap.
+_ORPHANED_GRACE = 0.5
+_CHUNK = 1 << 16
+#: Process id, exit code, signal: of code and signal one is zero.
+_Dead = tuple[int, int, int]
+
+
+class Supervisor:
+    """
+    One run, from the first order to the last event.
+    """
+
+    def __init__(self, first: bytes, rest: bytes, *, control: int, channel: tuple[int, int], wakeup: int) -> None:
+        orders = json.loads(first)
+        self.channel = channel[0]
+        self.settings = Settings(**orders["settings"], channel=channel[1], supervisor=os.getpid())
+        self.orders = orders
+        self.machine = Machine([Member(**member) for member in orders["members"]], Policy(**orders["policy"]))
+        self.history = os.open(self.settings.path("", "events.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.control = control
+        self.selector = selectors.DefaultSelector()
+        self.outbox = bytearray()
+        self.timers: list[tuple[float, int, str]] = []
+        self.pids: dict[int, str] = {}
+        self.since: dict[str, float] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.nursery: int | None = None
+        self.nursery_pid = 0
+        self.waiting_for_nursery: list[str] | None = None
+        self.ordered: set[str] = set()
+        self.partial = b""
+        self.half_order = rest
+        self._watch(control, self._read_control)
+        self._watch(self.channel, lambda: None)  # read whenever anything happens, after the dead are collected
+        self._watch(wakeup, lambda: self._read_signals(wakeup))
+        self._watch_launcher()
+
+    def run(self) -> None:
+        """
+        Go on until the run is finished and nothing of it is left.
+        """
+        self.event("supervising", pid=os.getpid())
+        self._start_nursery()
+        self._do(self.machine.start())
+        while not self.machine.finished:
+            for key, _ in self.selector.select(self._patience()):
+                key.data()
+            self._collect()
+            self._ring()
+        self._close()
+
+    # Input.
+
+    def _read_control(self) -> None:
+        data = os.read(self.control, _CHUNK)
+        if not data:
+            self._launcher_lost()
+        *lines, self.half_order = (self.half_order + data).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            self._do(self.machine.cancel(order["why"], at_once=order["at_once"]))
+
+    def _launcher_lost(self) -> None:
+        for number in (self.control, getattr(self, "launcher", -1)):
+            if number in self.selector.get_map():
+                self.selector.unregister(number)
+        self.event("launcher-lost")
+        self.machine.policy.grace_period = min(self.machine.policy.grace_period, _ORPHANED_GRACE)
+        self._do(self.machine.cancel("the program that started the run is gone"))
+        self._set_timer("abandon", _ORPHANED_GRACE)
+
+    def _read_signals(self, wakeup: int) -> None:
+        received = os.read(wakeup, _CHUNK)
+        if signal.SIGTERM in received:
+            self._do(self.machine.cancel("the supervisor got SIGTERM"))
+
+    def _watch_launcher(self) -> None:
+        # The pipe tells when the launcher is gone, unless a child that the launcher forked still holds its end.
+        if hasattr(os, "pidfd_open"):
+            try:
+                self.launcher = os.pidfd_open(self.orders["launcher"])
+            except OSError:
+                return
+            self._watch(self.launcher, self._launcher_lost)
+
+    def _read_channel(self) -> list[dict[str, Any]]:
+        data = self.partial
+        while True:
+            try:
+                chunk = os.read(self.channel, _CHUNK)
+            except BlockingIOError:
+                break
+            if not chunk:
+                break
+            data += chunk
+        *lines, self.partial = data.split(b"\n")
+        messages = []
+        for line in lines:
+            try:
+                messages.append(json.loads(line))
+            except ValueError:  # somebody else's bytes: the user's code found the descriptor and wrote to it
+                continue
+        return messages
+
+    # What became of whom.
+
+    def _collect(self) -> None:
+        """
+        Take in all that happened, the earliest cause first.
+
+        The dead are collected before the messages are read: a message is sent before its sender ends, so none is missed.
+        A replica that ended without a word goes first: what its peers have to say may well be its consequence.
+        """
+        dead = self._reap()
+        silent: list[_Dead] = []
+        others: list[_Dead] = []
+        messages = self._read_channel()
+        spoken = {message.get("replica") for message in messages if message.get("kind") in ("returned", "raised")}
+        for message in messages:
+            if message.get("kind") == "forked":
+                self._forked(message["pid"], message["replica"])
+        for one in dead:
+            name = self.pids.get(one[0])
+            (others if name is None or name in spoken or name in self.reports else silent).append(one)
+        for one in silent:
+            self._exited(*one)
+        for message in messages:
+            self._take(message)
+        for one in others:
+            self._exited(*one)
+
+    def _reap(self) -> list[_Dead]:
+        dead = []
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return dead
+            if seen is None:
+                return dead
+            pid = seen.si_pid
+            _kill_group(pid)  # what a replica leaves behind holds its ports and devices; its number is not free before the wait
+            _, status = os.waitpid(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            dead.append((pid, max(code, 0), max(-code, 0)))
+
+    def _forked(self, pid: int, name: str) -> None:
+        self.ordered.discard(name)
+        self.pids[pid] = name
+        if self.machine.members[name].state.value == "Stopping":
+            _signal(pid, signal.SIGTERM)  # it was to be stopped before its process was known
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind, name = message.get("kind"), message.get("replica", "")
+        if kind in ("ready", "unforkable"):
+            self._nursery_done(kind, message)
+        elif kind in ("importing", "imported"):
+            self.event(kind, **{key: value for key, value in message.items() if key not in ("kind", "replica")})
+        elif name not in self.machine.members or kind == "forked":
+            return
+        elif kind == "started":
+            self.event("started", replica=name, pid=message["pid"], attempt=self.machine.members[name].attempt)
+        elif kind == "progress":
+            self.event("progress", replica=name, text=message["text"])
+        elif kind == "serving":
+            self.event("serving", replica=name)
+            self._do(self.machine.serving(name))
+        elif kind in ("returned", "raised"):
+            self.reports[name] = message
+            self.event(**message)
+            self._do(self.machine.returned(name) if kind == "returned" else self.machine.raised(name, message["code"]))
+
+    def _exited(self, pid: int, code: int, number: int) -> None:
+        name = self.pids.pop(pid, None)
+        if name is None:
+            if pid == self.nursery_pid:
+                self._nursery_lost(code, number)
+            return
+        report = self.reports.pop(name, {})
+        ok = report.get("kind") == "returned"
+        self.event("exited", replica=name, code=code, signal=number, returned=ok)
+        ran = time.monotonic() - self.since[name]
+        self._do(self.machine.exited(name, report.get("code", 128 + number if number else code), ok=ok, ran=ran))
+
+    # Doing.
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if action.verb is Verb.START:
+                self._start(action.name)
+            elif action.verb is Verb.TERMINATE:
+                self._signal_replica(action.name, signal.SIGTERM)
+            elif action.verb is Verb.KILL:
+                self._signal_replica(action.name, signal.SIGKILL)
+            elif action.verb is Verb.TIMER:
+                self._set_timer(action.name, action.seconds)
+            elif action.verb in (Verb.NOTE, Verb.RESTARTING):
+                self.event(action.verb.value, replica=action.name, text=action.text)
+
+    def _signal_replica(self, name: str, number: signal.Signals) -> None:
+        self.event("signalled", replica=name, signal=int(number))
+        if self.waiting_for_nursery and name in self.waiting_for_nursery:
+            self.waiting_for_nursery.remove(name)
+            self._do(self.machine.exited(name, 128 + number, ok=False))
+            return
+        for pid, owner in self.pids.items():
+            if owner == name:
+                _signal(pid, number)
+
+    def _start(self, name: str) -> None:
+        self.since[name] = time.monotonic()
+        for ending in ("pickle", "error.json", "exception.pickle"):
+            _remove(self.settings.path("results", f"{name}.{ending}"))
+        if self.waiting_for_nursery is not None:
+            self.waiting_for_nursery.append(name)
+            return
+        try:
+            self._start_now(name)
+        except OSError as error:
+            self.event("raised", replica=name, code=126, type="OSError", text=f"the process could not be started: {error}")
+            self._do(self.machine.exited(name, 126, ok=False))
+
+    def _start_now(self, name: str) -> None:
+        member = self.orders["environments"][name]
+        if member["fresh"] or self.orders["start_method"] == "spawn":
+            self.pids[self._spawn(name, member["environment"], member["own"])] = name
+        elif self.nursery is not None:
+            order = json.dumps({"name": name, "environment": member["environment"]}) + "\n"
+            self.ordered.add(name)
+            os.write(self.nursery, order.encode())
+        else:
+            pid = os.fork()
+            if pid == 0:
+                run_forked(self.settings, name, member["environment"], os.getppid())
+            self.pids[pid] = name
+
+    def _spawn(self, name: str, environment: dict[str, str], own: dict[str, str]) -> int:
+        settings = {key: value for key, value in vars(self.settings).items()}
+        given = json.dumps({"settings": settings, "name": name})
+        code = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._replica import run_fresh; run_fresh()"
+        argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(self.settings.sys_path)]
+        pid = os.fork()
+        if pid == 0:
+            try:
+                prepare(self.settings, name)
+                for number in (self.settings.payload, self.settings.channel):
+                    os.set_inheritable(number, True)
+                os.execve(sys.executable, argv, {**os.environ, **own, **variables(self.settings, name, environment)})
+            finally:
+                os._exit(127)
+        return pid
+
+    def _start_nursery(self) -> None:
+        modules = self.orders["preload"]
+        if not modules or self.orders["start_method"] == "spawn":
+            return
+        reading, self.nursery = os.pipe()
+        self.waiting_for_nursery = []
+        supervisor = os.getpid()
+        self.nursery_pid = os.fork()
+        if self.nursery_pid == 0:
+            run_nursery(self.settings, modules, self.orders["framework"], reading, supervisor)
+        os.close(reading)
+
+    def _nursery_done(self, kind: str, message: dict[str, Any]) -> None:
+        if kind == "unforkable":
+            self.event("unforkable", text=message["text"])
+            self.orders["start_method"] = "spawn"
+        waiting, self.waiting_for_nursery = self.waiting_for_nursery or [], None
+        for name in waiting:
+            self._start(name)
+
+    def _nursery_lost(self, code: int, number: int) -> None:
+        how = f"got signal {number}" if number else f"ended with code {code}"
+        self._nursery_done("unforkable", {"text": f"the process that imports the framework {how}"})
+        while self.ordered:
+            self._start(self.ordered.pop())
+
+    def _close(self) -> None:
+        if self.nursery is not None:
+            os.close(self.nursery)
+            _signal(self.nursery_pid, signal.SIGKILL)
+        _end_descendants()
+        machine = self.machine
+        self.event("finished", state=machine.outcome, reason=machine.reason, replica=machine.root, restarts=machine.restarts)
+        self._flush_outbox(wait=True)
+
+    # Timers and events.
+
+    def _set_timer(self, name: str, seconds: float) -> None:
+        heapq.heappush(self.timers, (time.monotonic() + seconds, len(self.timers), name))
+
+    def _patience(self) -> float | None:
+        return max(0.0, self.timers[0][0] - time.monotonic()) if self.timers else None
+
+    def _ring(self) -> None:
+        while self.timers and self.timers[0][0] <= time.monotonic():
+            name = heapq.heappop(self.timers)[2]
+            if name == "abandon":
+                self._do(self.machine.cancel("", at_once=True))
+            else:
+                self._do(self.machine.timer(name))
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """
+        Write one event into the history and tell the launcher; neither may stop the run.
+        """
+        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}).encode() + b"\n"
+        try:
+            os.write(self.history, line)
+        except OSError:  # the disk is full: the run matters more than its history
+            pass
+        self.outbox += line
+        self._flush_outbox()
+
+    def _flush_outbox(self, *, wait: bool = False) -> None:
+        os.set_blocking(1, wait)
+        try:
+            while self.outbox:
+                del self.outbox[: os.write(1, self.outbox)]
+        except BlockingIOError:  # the launcher is stopped, or slow: the rest follows with the next event
+            pass
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            self.outbox.clear()
+
+    def _watch(self, number: int, ready: Callable[[], None]) -> None:
+        self.selector.register(number, selectors.EVENT_READ, ready)
+
+
+def _end_descendants() -> None:
+    # Being their adopter, this process has none left only when all are gone: a fork in the last moment included.
+    waiting = os.WNOHANG
+    while True:
+        try:
+            os.waitpid(-1, waiting)
+        except ChildProcessError:
+            return
+        waiting = 0
+        for pid in descendants():
+            _signal(pid, signal.SIGKILL)
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except OSError:  # it led none, or all of it is gone
+        pass
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def main() -> None:
+    """
+    Be the supervisor of the run that the first line of the standard input describes.
+    """
+    adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    waking, woken = os.pipe()
+    os.set_blocking(waking, False)
+    os.set_blocking(woken, False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    data = bytearray()
+    while b"\n" not in data:
+        chunk = os.read(0, _CHUNK)
+        if not chunk:  # the launcher thought better of it
+            return
+        data += chunk
+    first, _, rest = bytes(data).partition(b"\n")
+    Supervisor(first, rest, control=0, channel=(reading, writing), wakeup=waking).run()

@@ -1,0 +1,267 @@
+"""
+The state machine of a local run: the stated semantics, explored.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from distrib.engines.local._machine import Action, Machine, Member, Policy, Verb
+
+POLICIES = ("Never", "OnFailure", "Always", "ExitCode")
+
+
+def wants_restart(policy: str, code: int) -> bool:
+    """
+    What the restart policies mean, written down a second time: from Kubeflow's documentation, not from the code.
+    """
+    return {"Never": False, "OnFailure": code != 0, "Always": True, "ExitCode": code >= 128}[policy]
+
+
+class RunModel(RuleBasedStateMachine):
+    """
+    A run whose replicas meet random fates, held against the stated semantics after each step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up: dict[str, int] = {}
+        self.attempts: dict[str, int] = {}
+        self.asked: set[str] = set()
+        self.killed: set[str] = set()
+        self.timers: dict[str, float] = {}
+        self.finished = False
+        self.last_exit: dict[str, int] = {}
+        self.root_candidates: list[str] = []
+
+    @initialize(
+        policies=st.lists(st.sampled_from(POLICIES), min_size=1, max_size=4),
+        deciders=st.integers(1, 4),
+        services=st.integers(0, 2),
+        limit=st.none() | st.integers(0, 3),
+        deadline=st.none() | st.just(60.0),
+        job_scope=st.booleans(),
+        stop_others=st.booleans(),
+    )
+    def begin(
+        self,
+        policies: list[str],
+        deciders: int,
+        services: int,
+        limit: int | None,
+        deadline: float | None,
+        job_scope: bool,
+        stop_others: bool,
+    ) -> None:
+        self.policy = {f"w-{at}": policy for at, policy in enumerate(policies)} | {f"ps-{at}": "Never" for at in range(services)}
+        self.deciders = {f"w-{at}" for at in range(min(deciders, len(policies)))}
+        self.services = {f"ps-{at}" for at in range(services)}
+        self.limit, self.job_scope, self.stop_others = limit, job_scope, stop_others
+        self.machine = Machine(
+            [Member(name, policy, decides=name in self.deciders, service=name in self.services) for name, policy in self.policy.items()],
+            Policy(backoff_limit=limit, active_deadline=deadline, restart_job=job_scope, stop_others=stop_others),
+        )
+        self.do(self.machine.start())
+        assert set(self.up) == set(self.policy), "all replicas start together"
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            note(repr(action))
+            assert not self.finished, "nothing happens after the end"
+            if action.verb is Verb.START:
+                assert action.name not in self.up, "a replica is never started twice at once"
+                assert not self.machine.outcome, "a decided run starts nothing"
+                self.up[action.name] = self.attempts[action.name] = self.attempts.get(action.name, 0) + 1
+                self.asked.discard(action.name)
+                self.killed.discard(action.name)
+            elif action.verb is Verb.TERMINATE:
+                assert action.name in self.up
+                assert action.name not in self.asked, "a replica is asked to stop once"
+                self.asked.add(action.name)
+            elif action.verb is Verb.KILL:
+                assert action.name in self.up
+                self.killed.add(action.name)
+            elif action.verb is Verb.TIMER:
+                self.timers[action.name] = action.seconds
+            elif action.verb is Verb.FINISH:
+                self.finished = True
+
+    @precondition(lambda self: self.up and not self.finished)
+    @rule(data=st.data(), code=st.sampled_from((0, 0, 1, 3, 127, 128, 137, 138, 143, 255)))
+    def replica_ends(self, data: st.DataObject, code: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.up)))
+        del self.up[name]
+        before = self.machine.outcome
+        decided_already = bool(before) or self.machine._restarting_job
+        restarts = self.machine.restarts
+        self.last_exit[name] = code
+        self.do(self.machine.exited(name, code, ok=code == 0))
+        if decided_already:
+            assert self.machine.outcome == before, "a decided run does not change its mind"
+            return
+        may_restart = wants_restart(self.policy[name], code) and (self.limit is None or restarts < self.limit)
+        if may_restart:
+            assert self.machine.restarts == restarts + 1
+            assert not self.machine.outcome
+        elif code != 0 or wants_restart(self.policy[name], code):
+            assert (self.machine.outcome, self.machine.root) == ("Failed", name), "the first failure is the root cause"
+            leaving = {each for each in self.up if self.machine.members[each].reported}
+            assert self.up.keys() <= self.asked | leaving, "everybody else is asked to stop at once"
+        else:
+            done = all(self.last_exit.get(each) == 0 and each not in self.up for each in self.deciders)
+            waiting = any(timer.split(":")[0] == "restart" and timer.split(":")[1] in self.deciders for timer in self.timers)
+            if not waiting:
+                assert (self.machine.outcome == "Succeeded") == done, "the run succeeds when all that decide have"
+
+    @precondition(lambda self: self.timers and not self.finished)
+    @rule(data=st.data())
+    def timer_goes_off(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.timers)))
+        del self.timers[name]
+        before = self.machine.outcome
+        self.do(self.machine.timer(name))
+        if name == "deadline" and not before:
+            assert self.machine.outcome == "Failed"
+            assert "DeadlineExceeded" in self.machine.reason
+
+    @precondition(lambda self: self.up and not self.finished)
+    @rule(data=st.data())
+    def replica_reports(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.up)))
+        self.do(self.machine.returned(name))
+
+    @precondition(lambda self: self.up and not self.finished)
+    @rule(data=st.data(), code=st.sampled_from((1, 138)))
+    def replica_raises(self, data: st.DataObject, code: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.up)))
+        assume(not self.machine.members[name].reported)
+        before = self.machine.outcome
+        self.do(self.machine.raised(name, code))
+        del self.up[name]
+        self.do(self.machine.exited(name, code, ok=False))
+        if not before and self.machine.outcome:
+            assert self.machine.root == name
+
+    @rule(at_once=st.booleans())
+    def cancelled(self, at_once: bool) -> None:
+        before = self.machine.outcome
+        self.do(self.machine.cancel("why not", at_once=at_once))
+        assert self.machine.outcome == (before or "Cancelled")
+        if at_once:
+            assert self.up.keys() <= self.killed, "at once means at once"
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        if self.limit is not None:
+            assert self.machine.restarts <= self.limit
+        if self.finished:
+            assert not self.up, "nothing is left running"
+        if not self.up and not self.finished:
+            assert any(name.startswith("restart") for name in self.timers), "somebody runs, or a restart is due"
+
+    def teardown(self) -> None:
+        """
+        From wherever it stands, a cancelled run comes to its end: all timers go off, whoever is killed dies.
+        """
+        if not hasattr(self, "machine"):
+            return
+        if not self.finished:
+            self.do(self.machine.cancel("over"))
+        for _ in range(20):
+            for name in sorted(self.timers):
+                if not self.finished:
+                    del self.timers[name]
+                    self.do(self.machine.timer(name))
+            for name in sorted(self.killed & self.up.keys()):
+                del self.up[name]
+                self.do(self.machine.exited(name, 137, ok=False))
+        assert self.finished, "every run ends"
+
+
+TestRunModel = RunModel.TestCase
+TestRunModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def verbs(actions: list[Action]) -> list[tuple[str, str]]:
+    """
+    What is done to whom, without timers and notes.
+    """
+    return [(action.verb.value, action.name) for action in actions if action.verb in (Verb.START, Verb.TERMINATE, Verb.KILL, Verb.FINISH)]
+
+
+class TestExamples:
+    """
+    The few cases that a reader wants to see.
+    """
+
+    def test_delays_double_and_recover(self) -> None:
+        """
+        A replica that keeps failing waits twice as long each time, up to five minutes, and anew once it ran long enough.
+        """
+        machine = Machine([Member("w-0", "OnFailure")], Policy(restart_delay=1.0))
+        machine.start()
+        delays = []
+        for ran in [0.0] * 11 + [601.0]:
+            timers = [action for action in machine.exited("w-0", 1, ok=False, ran=ran) if action.verb is Verb.TIMER]
+            delays.append(timers[-1].seconds)
+            machine.timer(timers[-1].name)
+        assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 1]
+
+    def test_chief_decides(self) -> None:
+        """
+        When the chief is done, a parameter server is stopped once the workers are, and these have the grace period.
+        """
+        machine = Machine([Member("chief-0"), Member("worker-0", decides=False), Member("ps-0", decides=False, service=True)], Policy())
+        machine.start()
+        assert verbs(machine.exited("chief-0", 0, ok=True)) == []
+        assert verbs(machine.exited("worker-0", 0, ok=True)) == [("terminate", "ps-0")]
+        assert verbs(machine.exited("ps-0", 143, ok=False)) == [("finish", "")]
+        assert machine.outcome == "Succeeded"
+
+    def test_servers_do_not_hold_up_the_end(self) -> None:
+        """
+        A worker that says it serves is stopped at once when the chief is done.
+        """
+        machine = Machine([Member("chief-0"), Member("worker-0", decides=False)], Policy())
+        machine.start()
+        machine.serving("worker-0")
+        assert verbs(machine.exited("chief-0", 0, ok=True)) == [("terminate", "worker-0")]
+
+    def test_whole_job_restarts(self) -> None:
+        """
+        With the job's scope, one retryable failure stops all the others and starts everybody anew, as one restart.
+        """
+        machine = Machine([Member("w-0", "ExitCode"), Member("w-1", "ExitCode")], Policy(restart_job=True, backoff_limit=1))
+        machine.start()
+        assert verbs(machine.exited("w-1", 137, ok=False)) == [("terminate", "w-0")]
+        machine.exited("w-0", 1, ok=False)  # a consequence, and no failure of its own
+        assert verbs(machine.timer("restart-job")) == [("start", "w-0"), ("start", "w-1")]
+        machine.exited("w-1", 137, ok=False)
+        assert (machine.outcome, machine.reason) == ("Failed", "BackoffLimitExceeded: 1 restarts")
+
+    @pytest.mark.parametrize(("code", "outcome"), [(127, "Failed"), (128, ""), (138, "")])
+    def test_exit_code_policy(self, code: int, outcome: str) -> None:
+        """
+        Under ExitCode, 128 and more is retryable, less is permanent.
+        """
+        machine = Machine([Member("w-0", "ExitCode")], Policy())
+        machine.start()
+        machine.exited("w-0", code, ok=False)
+        assert machine.outcome == outcome
+
+    def test_a_replica_that_returned_but_does_not_end_is_stopped(self) -> None:
+        """
+        Its value is there, so the run succeeds when the process is gone.
+        """
+        machine = Machine([Member("w-0")], Policy(grace_period=3))
+        machine.start()
+        (timer,) = machine.returned("w-0")
+        assert timer.seconds == 3
+        assert verbs(machine.timer(timer.name)) == [("terminate", "w-0")]
+        machine.exited("w-0", 137, ok=True)
+        assert machine.outcome == "Succeeded"
