@@ -9,6 +9,7 @@ import time
 
 from _measure import Row, table
 from distrib import distributed
+from distrib.engines.local import LocalPlan
 
 COUNT = 2000
 
@@ -25,6 +26,7 @@ def main() -> None:
     for _ in range(5):
         start = time.perf_counter()
         plan = nothing.plan()
+        assert isinstance(plan, LocalPlan)
         size = sum(len(process.environment["TF_CONFIG"]) for process in plan.processes)
         taken.append(time.perf_counter() - start)
         start = time.perf_counter()
