@@ -8,10 +8,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import takewhile
 
 import attrs
 
-from .errors import InvalidJobError
+from ._refusal import refuse
 
 #: Carries the replica's identity into its process; the cluster with it.
 REPLICA_VARIABLE = "DISTRIB_REPLICA"
@@ -39,15 +40,11 @@ class ClusterSpec(Mapping[str, tuple[str, ...]]):
     """
 
     def __init__(self, addresses: Mapping[str, tuple[str, ...] | list[str]]) -> None:
-        self._addresses = {role: tuple(of_role) for role, of_role in addresses.items() if of_role}
-        flat = [address for of_role in self._addresses.values() for address in of_role]
-        for address in flat:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdecimal():
-                raise InvalidJobError(f"cluster: {address!r} is not an address; write 'host:port'.", field="cluster", value=address)
-        if len(set(flat)) != len(flat):
-            twice = next(address for address in flat if flat.count(address) > 1)
-            raise InvalidJobError(f"cluster: two replicas have the address {twice!r}; each needs its own.", field="cluster", value=twice)
+        self._addresses = {role: _listed(role, of_role) for role, of_role in addresses.items() if of_role}
+        taken: set[str] = set()
+        for role, of_role in self._addresses.items():
+            for index, address in enumerate(of_role):
+                _check_address(f"cluster[{role!r}][{index}]", address, taken)
 
     def __getitem__(self, role: str) -> tuple[str, ...]:
         return self._addresses[role]
@@ -59,13 +56,22 @@ class ClusterSpec(Mapping[str, tuple[str, ...]]):
         return len(self._addresses)
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Thousands of replicas look things up by one and the same cluster.
         return hash(tuple(self._addresses.items()))
 
     def __eq__(self, other: object) -> bool:
         # The order of the roles is the order of the ranks, so it counts.
         if not isinstance(other, ClusterSpec):
             return NotImplemented
-        return list(self._addresses.items()) == list(other._addresses.items())
+        return self is other or list(self._addresses.items()) == list(other._addresses.items())
+
+    def __getstate__(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        # Texts hash differently in another process, and replicas can be made again.
+        return {"_addresses": self._addresses}
 
     def __repr__(self) -> str:
         return f"ClusterSpec({self._addresses!r})"
@@ -75,7 +81,7 @@ class ClusterSpec(Mapping[str, tuple[str, ...]]):
         """
         How many replicas there are.
         """
-        return len(self.replicas)
+        return sum(map(len, self._addresses.values()))
 
     @cached_property
     def replicas(self) -> tuple[Replica, ...]:
@@ -84,6 +90,26 @@ class ClusterSpec(Mapping[str, tuple[str, ...]]):
         """
         places = ((role, index) for role, addresses in self._addresses.items() for index in range(len(addresses)))
         return tuple(Replica(role=role, index=index, rank=rank, cluster=self) for rank, (role, index) in enumerate(places))
+
+
+_PORTS = range(1, 2**16)
+_LONGEST_PORT = 5
+
+
+def _listed(role: str, addresses: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    if isinstance(addresses, str):
+        raise refuse(f"cluster[{role!r}]", addresses, "write a list of addresses.")
+    return tuple(addresses)
+
+
+def _check_address(field: str, address: object, taken: set[str]) -> None:
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    legal = port.isdecimal() and port.isascii() and len(port) <= _LONGEST_PORT and int(port) in _PORTS
+    if not host or not legal or any(mark.isspace() or mark in "/@," for mark in host):
+        raise refuse(field, address, "this is not an address; write 'host:port'.")
+    if address in taken:
+        raise refuse(field, address, "another replica has the same address; each needs its own.")
+    taken.add(f"{host}:{port}")
 
 
 @attrs.frozen(kw_only=True)
@@ -174,5 +200,7 @@ def decode_replica(text: str) -> Replica:
     """
     data = json.loads(text)
     cluster = ClusterSpec(data["cluster"])
-    found = next(r for r in cluster.replicas if (r.role, r.index) == (data["role"], data["index"]))
-    return attrs.evolve(found, is_coordinator=data["coordinator"])
+    role, index = data["role"], data["index"]
+    # The one rank, without making all the other replicas.
+    before = sum(len(cluster[earlier]) for earlier in takewhile(lambda earlier: earlier != role, cluster))
+    return Replica(role=role, index=index, rank=before + index, cluster=cluster, is_coordinator=data["coordinator"])

@@ -22,7 +22,7 @@ from .errors import InvalidJobError, UnknownEngineError, did_you_mean
 if TYPE_CHECKING:
     from .backend import Backend, Role
 
-__all__ = ["Job"]
+__all__ = ["KEYS", "Job"]
 
 
 def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
@@ -150,7 +150,7 @@ class Job:
         >>> Job("tensorflow", worker={"replicas": 2, "requests": {"cpu": 4}}).evolve(worker=8)
         Job('tensorflow', worker={'replicas': 8, 'requests': Resources(cpu='4')})
         """
-        kept: dict[str, Any] = {field: getattr(self, field) for field in _OWN}
+        kept: dict[str, Any] = {field: getattr(self, field) for field in KEYS}
         if changes.get("framework", self.framework) != self.framework:
             kept["options"] = None
         kept["groups"] = [group for group in self.groups if group.role not in changes]
@@ -315,7 +315,7 @@ def _sort(keywords: Mapping[str, Any], backend: Backend) -> tuple[dict[str, Any]
         elif key in engines:
             by_engine[key] = value
         else:
-            legal = [*roles, *options, *_OWN, *engines]
+            legal = [*roles, *options, *KEYS, *engines]
             raise refuse(key, value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
     return by_role, by_option, by_engine
 
@@ -451,4 +451,5 @@ def _check_resources(job: Job, role: str) -> None:
     check_requests(job.resources_requests(role), job.resources_limits(role))
 
 
-_OWN = [field.name for field in attrs.fields(Job)]
+#: The fields of a job, and the keywords that are not the names of something else.
+KEYS = [field.name for field in attrs.fields(Job)]
