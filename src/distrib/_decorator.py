@@ -16,7 +16,7 @@ from .errors import InvalidJobError
 
 if TYPE_CHECKING:
     from ._model import Resources, RunPolicy
-    from .engine import Engine, Plan, Run
+    from .engine import Call, Engine, Plan, Run
 
 P = ParamSpec("P")
 P_rest = ParamSpec("P_rest")
@@ -75,14 +75,13 @@ class DistributedTask(Generic[P, R_co]):
         Raises:
             SubmitError: It could not be started.
         """
-        engine = self._engine()
-        return engine.submit(self._plan(engine, args, kwargs))
+        return self._engine().start(self.job, self._call(args, kwargs))
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R_co]:
         """
         What :meth:`submit` would start, fully rendered; nothing is started.
         """
-        return self._plan(self._engine(), args, kwargs)
+        return self._engine().plan(self.job, self._call(args, kwargs))
 
     def on(self, engine: str, **options: Any) -> DistributedTask[P, R_co]:
         """
@@ -134,12 +133,12 @@ class DistributedTask(Generic[P, R_co]):
     def _engine(self) -> Engine:
         return get_engine(self.job.engine or os.environ.get(ENGINE_VARIABLE) or _DEFAULT_ENGINE)
 
-    def _plan(self, engine: Engine, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan[R_co]:
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call[R_co]:
         from .engine import Call
 
         # A wrong call is told here, as Python tells it, not by every replica.
         inspect.signature(self.function).bind(*args, **kwargs)
-        return engine.plan(self.job, Call(self.function, args, dict(kwargs)))
+        return Call(self.function, args, dict(kwargs))
 
 
 def distributed(
@@ -193,8 +192,9 @@ def distributed(
     """
     if callable(framework):
         raise InvalidJobError("@distributed needs a framework: write @distributed(framework='tensorflow', worker=2).", field="framework")
-    given = {"image": image, "env": env, "requests": requests, "limits": limits, "run_policy": run_policy, "name": name, "engine": engine}
-    job = Job(framework, **{key: value for key, value in given.items() if value is not None}, **keywords)
+    own = {"image": image, "env": env, "requests": requests, "limits": limits, "run_policy": run_policy, "name": name, "engine": engine}
+    given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+    job = Job(framework, **given, **keywords)
     _check_engine_options(job)
 
     def decorate(function: Callable[P, R]) -> DistributedTask[P, R]:
@@ -229,5 +229,3 @@ def _check_function(function: Any) -> None:
             field="function",
             value=function,
         )
-
-

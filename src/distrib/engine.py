@@ -8,7 +8,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -267,10 +267,8 @@ class Run(ABC, Generic[R_co]):
 
         def watch() -> None:
             self.wait()
-            try:
+            with suppress(RuntimeError):  # the loop may have been closed meanwhile
                 loop.call_soon_threadsafe(deliver)
-            except RuntimeError:  # the loop was closed meanwhile
-                pass
 
         threading.Thread(target=watch, name=f"await {self.id}", daemon=True).start()
         yield from done.__await__()
@@ -304,6 +302,12 @@ class Engine(ABC):
         Raises:
             SubmitError: It could not be started; nothing of it is left.
         """
+
+    def start(self, job: Job, call: Call[R]) -> Run[R]:
+        """
+        Plan and submit in one step, for engines that can do part of both at once.
+        """
+        return self.submit(self.plan(job, call))
 
     @abstractmethod
     def runs(self) -> Sequence[Run[Any]]:
@@ -365,7 +369,7 @@ def _handled(*numbers: signal.Signals) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         raise _Ended(number)
 
     for number in ours:

@@ -1,39 +1,37 @@
 """
 The local engine: plans become processes of this machine.
+
+What a run needs is imported while its supervisor's interpreter starts up, on another processor: both take as long.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..._cluster import REPLICA_VARIABLE, RUN_VARIABLE
+from ..._cluster import REPLICA_VARIABLE
 from ...engine import Call, Engine
 from ...errors import SubmitError
-from . import _history
 from ._options import LocalOptions
-from ._payload import dump_call, open_payload
-from ._plan import LocalPlan, cluster_at, make_plan, with_cluster
-from ._run import LocalRun, StoredRun
+from ._process import SupervisorProcess, interpreter_flags
 
 if TYPE_CHECKING:
     import socket
 
     from ..._job import Job
     from ...engine import Plan, Run
+    from ._plan import LocalPlan
+    from ._run import LocalRun
 
 R = TypeVar("R")
 
 _HOST = "127.0.0.1"
 #: More ports than this are chosen but not held until the run is over: each one held is an open file.
 _HELD_PORTS = 256
-_BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._supervisor import main; main()"
 
 
 class LocalEngine(Engine):
@@ -48,30 +46,52 @@ class LocalEngine(Engine):
         """
         The processes that *job* becomes, and their environments.
         """
+        from ._plan import make_plan
+
         return make_plan(job, call, LocalOptions(**job.engine_options.get(self.name, {})))
 
     def submit(self, plan: Plan[R]) -> LocalRun[R]:
         """
         Start the processes of *plan*.
         """
+        _check(plan.job, plan.call)
+        with SupervisorProcess(plan.job, _new_id(plan.job, plan.call)) as supervisor:
+            return self._submit(plan, supervisor)
+
+    def start(self, job: Job, call: Call[R]) -> LocalRun[R]:
+        """
+        Plan and submit, the supervisor starting up meanwhile.
+        """
+        _check(job, call)
+        with SupervisorProcess(job, _new_id(job, call)) as supervisor:
+            return self._submit(self.plan(job, call), supervisor)
+
+    def _submit(self, plan: Plan[R], supervisor: SupervisorProcess) -> LocalRun[R]:
+        from ._plan import LocalPlan
+        from ._run import LocalRun
+
         if not isinstance(plan, LocalPlan):
             raise SubmitError(f"the local engine submits its own plans, not a {type(plan).__name__}")
-        _refuse_nesting(plan)
-        plan.job.backend.check_installed()
-        id = _new_id(plan)
-        folder = _history.create(id, _about(plan))
-        return _Launch(plan, id, folder).start()
+        launch = _Launch(plan, supervisor)
+        launch.start()
+        return LocalRun(launch.folder, supervisor.release(), echo=plan.options.echo, ports=launch.ports, lock=launch.lock)
 
     def runs(self) -> Sequence[Run[Any]]:
         """
         All runs that the history has kept, the newest first.
         """
+        from . import _history
+        from ._run import StoredRun
+
         return [StoredRun(folder) for folder in _history.folders()]
 
     def get_run(self, id: str) -> Run[Any]:
         """
         The run of that id, from the history.
         """
+        from . import _history
+        from ._run import StoredRun
+
         folder = os.path.join(_history.runs_folder(), id)
         if os.path.basename(folder) != id or not _history.read_about(folder):
             raise LookupError(f"no run is called {id!r} in {_history.runs_folder()}; distrib.runs() lists them all")
@@ -80,63 +100,36 @@ class LocalEngine(Engine):
 
 class _Launch:
     """
-    The steps from a plan to a run, and back if one fails.
+    The steps from a plan and a supervisor to a run, and back if one fails.
     """
 
-    def __init__(self, plan: LocalPlan[R], id: str, folder: str) -> None:
-        self.plan = plan
-        self.id = id
-        self.folder = folder
-        self.supervisor: subprocess.Popen[bytes] | None = None
-        self.ports: list[socket.socket] = []
-        self.open: list[int] = []
+    def __init__(self, plan: LocalPlan[R], supervisor: SupervisorProcess) -> None:
+        from ._history import create, lock_alive
 
-    def start(self) -> LocalRun[Any]:
+        self.plan = plan
+        self.supervisor = supervisor
+        self.folder = create(supervisor.id, _about(plan))
+        self.lock = lock_alive(self.folder)
+        self.ports: list[socket.socket] = []
+
+    def start(self) -> None:
+        from ._payload import dump_call
+
         try:
-            payload = self._hold(open_payload())
-            alive = self._hold(_history.lock_alive(self.folder))
-            # First, so that its interpreter starts up while this one pickles.
-            self.supervisor = self._start_supervisor(payload, alive)
-            layout = dump_call(self.plan.call, payload)
-            orders = self._orders(payload, layout)
-            self._send(orders)
+            layout = dump_call(self.plan.call, self.supervisor.payload)
+            self.supervisor.send(json.dumps(self._orders(layout)).encode() + b"\n")
         except BaseException:
             self._take_back()
             raise
-        finally:
-            for number in self.open:
-                os.close(number)
-        return LocalRun(self.folder, self.supervisor, echo=self.plan.options.echo, keep=self.ports)
 
-    def _hold(self, number: int) -> int:
-        self.open.append(number)
-        return number
+    def _orders(self, layout: list[list[int]]) -> dict[str, Any]:
+        from ._plan import cluster_at, with_cluster
 
-    def _start_supervisor(self, payload: int, alive: int) -> subprocess.Popen[bytes]:
-        environment = {name: value for name, value in os.environ.items() if name not in self.plan.job.backend.reserved}
-        environment |= {**self.plan.shared, RUN_VARIABLE: self.id}
-        log = self._hold(os.open(os.path.join(self.folder, "logs", "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
-        try:
-            return subprocess.Popen(  # noqa: S603  # our own program
-                [sys.executable, *_flags(), "-c", _BOOT, "\n".join(sys.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                pass_fds=(payload, alive),
-                start_new_session=True,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise SubmitError(f"the supervisor could not be started with {sys.executable}: {error}") from error
-
-    def _orders(self, payload: int, layout: list[list[int]]) -> dict[str, Any]:
         addresses = self._take_ports(len(self.plan.processes))
         plan = with_cluster(self.plan, cluster_at(self.plan.job, addresses))
         settings = {
-            "run": self.id,
             "folder": self.folder,
-            "payload": payload,
+            "payload": self.supervisor.payload,
             "layout": layout,
             "argv": sys.argv,
             "sys_path": sys.path,
@@ -144,12 +137,13 @@ class _Launch:
         return {
             "settings": settings,
             "launcher": os.getpid(),
-            "flags": _flags(),
+            "flags": interpreter_flags(),
             "framework": plan.job.framework,
             "preload": plan.preload,
             "start_method": _start_method(plan),
             "policy": _policy(plan),
             "members": _members(plan),
+            "shared": dict(plan.shared),
             "environments": {
                 process.replica.name: {
                     "environment": dict(process.environment),
@@ -182,47 +176,31 @@ class _Launch:
         del self.ports[_HELD_PORTS:]
         return addresses
 
-    def _send(self, orders: dict[str, Any]) -> None:
-        assert self.supervisor is not None
-        assert self.supervisor.stdin is not None
-        line = memoryview(json.dumps(orders).encode() + b"\n")
-        try:
-            while line:
-                line = line[self.supervisor.stdin.write(line) :]
-        except BrokenPipeError:
-            self.supervisor.wait()
-            raise SubmitError(f"the supervisor ended at once: {self._supervisor_said()}") from None
-
-    def _supervisor_said(self) -> str:
-        with open(os.path.join(self.folder, "logs", "supervisor.log"), encoding="utf-8", errors="backslashreplace") as file:
-            return file.read().strip()[-2000:] or "it left no message"
-
     def _take_back(self) -> None:
         import shutil
 
+        os.close(self.lock)
         for port in self.ports:
             port.close()
-        if self.supervisor is not None:
-            assert self.supervisor.stdin is not None
-            assert self.supervisor.stdout is not None
-            self.supervisor.stdin.close()
-            self.supervisor.stdout.close()
-            self.supervisor.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _refuse_nesting(plan: LocalPlan[Any]) -> None:
+def _check(job: Job, call: Call[Any]) -> None:
+    """
+    What can be refused before any process starts.
+    """
     if REPLICA_VARIABLE in os.environ:
         me = os.environ.get("DISTRIB_REPLICA_NAME", "a replica")
         raise SubmitError(
-            f"{plan.call.name}() was called within {me} of a run: a replica cannot start a run of its own. "
-            f"To run the plain function there, call {plan.call.name}.function(...)."
+            f"{call.name}() was called within {me} of a run: a replica cannot start a run of its own. "
+            f"To run the plain function there, call {call.name}.function(...)."
         )
+    job.backend.check_installed()
 
 
-def _new_id(plan: LocalPlan[Any]) -> str:
-    name = plan.job.name or "".join(letter if letter.isalnum() else "-" for letter in plan.call.name.lower() if letter.isascii()).strip("-")
-    return f"{(name or 'run')[:40]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+def _new_id(job: Job, call: Call[Any]) -> str:
+    name = job.name or "".join(letter if letter.isalnum() else "-" for letter in call.name.lower() if letter.isascii()).strip("-")
+    return f"{(name or 'run')[:40]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
 
 
 def _about(plan: LocalPlan[Any]) -> dict[str, Any]:
@@ -237,11 +215,6 @@ def _about(plan: LocalPlan[Any]) -> dict[str, Any]:
         "ttl": plan.job.run_policy.ttl_seconds_after_finished,
         "clean_logs": plan.job.run_policy.clean_pod_policy == "All",
     }
-
-
-def _flags() -> list[str]:
-    # The interpreter's own switches, such as -X dev, go on to the processes it starts, as multiprocessing does it.
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
 
 
 def _start_method(plan: LocalPlan[Any]) -> str:
@@ -266,7 +239,7 @@ def _members(plan: LocalPlan[Any]) -> list[Mapping[str, Any]]:
     job = plan.job
     coordinator = plan.coordinator
     only_coordinator = job.run_policy.success_policy == ""
-    members = []
+    members: list[Mapping[str, Any]] = []
     for process in plan.processes:
         replica = process.replica
         decides = replica.is_coordinator if only_coordinator else replica.role == coordinator.role

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...engine import RunState
 from ...errors import EngineError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
-from ._history import Progress
+from ._history import SUPERVISOR_LOST, Progress
 from ._logs import tail
 
 #: What an end by this signal usually means.
@@ -35,18 +35,21 @@ _CODE_HINTS = {
     127: "the process could not be started",
     138: "the code that says: start me again",
 }
+#: A shell's way to say "ended by a signal": this plus its number.
+_SIGNALLED = 128
+_NAMED = 3
 _FRAMES = 4
 _TEXT_LINES = 3
 _TAIL_LINES = 3
 _LINE = 160
 
 
-def error_of(folder: str, progress: Progress) -> EngineError | None:
+def error_of(folder: str, progress: Progress) -> EngineError:
     """
-    The error of a run that is over, its cause attached; None if it succeeded.
+    The error of a run that is over and has not succeeded, its cause attached.
     """
-    if progress.state is RunState.SUCCEEDED:
-        return None
+    if progress.reason == SUPERVISOR_LOST:
+        return _supervisor_lost(folder)
     if progress.state is RunState.CANCELLED:
         return RunCancelledError(f"the run was cancelled: {progress.reason}. {_where(folder)}")
     if progress.reason.startswith("DeadlineExceeded"):
@@ -102,8 +105,8 @@ def _signal_name(number: int) -> str:
 
 
 def _hint(code: int | None, number: int | None) -> str:
-    if number is None and code is not None and code > 128:
-        number = code - 128 if code not in _CODE_HINTS else None
+    if number is None and code is not None and code > _SIGNALLED:
+        number = code - _SIGNALLED if code not in _CODE_HINTS else None
     if number is not None:
         return HINTS.get(number, "")  # type: ignore[call-overload, no-any-return]  # Signals are ints
     return _CODE_HINTS.get(code, "") if code is not None else ""
@@ -115,8 +118,8 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     """
     own = [frame for frame in frames if _is_users(frame[0])] or frames[-1:]
     shown = []
-    for path, line, function, text in own[-_FRAMES:]:
-        text = text or linecache.getline(path, line).strip()
+    for path, line, function, source in own[-_FRAMES:]:
+        text = source or linecache.getline(path, line).strip()
         shown.append(f"  {_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
     left_out = len(own) - len(shown)
     return ([f"  … {left_out} more"] if left_out > 0 else []) + shown
@@ -141,8 +144,8 @@ def _others(progress: Progress) -> list[str]:
     failed = [name for name, status in progress.replicas.items() if status.state == "Failed" and name != progress.root]
     told = [f"{stopped} {'other was' if stopped == 1 else 'others were'} stopped."] if stopped else []
     if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        told.append(f"{', '.join(failed[:3])}{more} failed after it.")
+        more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        told.append(f"{', '.join(failed[:_NAMED])}{more} failed after it.")
     return told
 
 
@@ -171,7 +174,7 @@ def _original(folder: str, name: str) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
-def supervisor_lost(folder: str) -> RunFailedError:
+def _supervisor_lost(folder: str) -> RunFailedError:
     """
     The error for a run whose supervisor ended without a word.
     """
@@ -179,5 +182,3 @@ def supervisor_lost(folder: str) -> RunFailedError:
     end = f"\n{said}" if said else ""
     hint = "the process that supervised the replicas is gone" + ("" if said else ", killed from outside (out of memory?)")
     return RunFailedError(f"the run failed: {hint}; its replicas were stopped. {_where(folder)}{end}")
-
-

@@ -8,7 +8,7 @@ The folder of a run, and the folders of all of them: what is left to read when t
         events.jsonl     what happened, one line of JSON an event    appended by the supervisor
         logs/            <replica>.log, supervisor.log               appended by the replicas themselves
         results/         <replica>.pickle, .error.json, .exception.pickle
-        alive            locked by the supervisor for as long as it lives
+        alive            locked for as long as the supervisor lives
 
 A line that was cut short by a crash is passed over; a run without a last event whose lock is free has lost its supervisor.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,12 @@ STATE_VARIABLE = "DISTRIB_STATE_DIR"
 #: More finished runs than this, or older ones, are not kept.
 KEEP_RUNS = 200
 KEEP_SECONDS = 30 * 24 * 3600.0
+_PRUNE_SECONDS = 3600.0
+_STARTING_SECONDS = 60.0
 
+#: The reason of a run whose supervisor ended without a word.
+SUPERVISOR_LOST = "SupervisorLost"
+_TOLD = ("time", "kind", "replica", "text", "type")
 _FINAL = {"Succeeded": RunState.SUCCEEDED, "Failed": RunState.FAILED, "Cancelled": RunState.CANCELLED}
 
 
@@ -69,6 +73,8 @@ def create(id: str, about: Mapping[str, Any]) -> str:
         with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
             json.dump(about, file)
     except OSError as error:
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
         raise SubmitError(
             f"the run's folder {folder} cannot be written ({error.strerror}). Set {STATE_VARIABLE} to a folder that can be written."
@@ -110,7 +116,7 @@ def for_people(event: Mapping[str, Any]) -> Event:
     """
     An event as the public API shows it.
     """
-    rest = {key: value for key, value in event.items() if key not in ("time", "kind", "replica", "text", "type") and value not in ("", None)}
+    rest = {key: value for key, value in event.items() if key not in _TOLD and value not in ("", None)}
     said = ": ".join(part for part in (event.get("type", ""), event.get("text", "")) if part)
     message = " ".join([*([said] if said else []), *(f"{key}={value}" for key, value in rest.items())])
     return Event(time=event.get("time", 0.0), kind=event["kind"], replica=event.get("replica") or "", message=message)
@@ -167,27 +173,27 @@ class Progress:
 
 def lock_alive(folder: str) -> int:
     """
-    Take the lock that says "the supervisor lives"; it is held until the last process with this descriptor has closed it.
+    Say that the run lives, for as long as the descriptor is open; any number of processes may say so.
     """
-    number = os.open(os.path.join(folder, "alive"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     import fcntl
 
-    fcntl.flock(number, fcntl.LOCK_EX)
+    number = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fcntl.flock(number, fcntl.LOCK_SH)
     return number
 
 
 def is_alive(folder: str) -> bool:
     """
-    Whether the run's supervisor lives.
+    Whether the run's supervisor, or the launcher that is starting it, lives.
     """
     import fcntl
 
     try:
-        number = os.open(os.path.join(folder, "alive"), os.O_RDONLY | os.O_CLOEXEC)
+        number = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -207,19 +213,25 @@ def folders() -> Iterator[str]:
 
 def prune() -> None:
     """
-    Remove the runs that are over and not to be kept: expired, too old, too many.
+    Remove the runs that are over and not to be kept: expired, too old, too many. Looks once an hour, unless there are far too many.
     """
+    mark = os.path.join(runs_folder(), ".pruned")
     now = time.time()
+    try:
+        if now - _modified(mark) < _PRUNE_SECONDS and len(os.listdir(runs_folder())) <= 2 * KEEP_RUNS:
+            return
+        with open(mark, "w", encoding="ascii"):
+            pass
+    except OSError:  # somebody removes the folder, or nothing can be written: no reason to fail a run that is over
+        return
+    import shutil
+
     for place, folder in enumerate(_by_age()):
         about = read_about(folder)
-        too_old = now - _modified(folder) > KEEP_SECONDS
-        if (place >= KEEP_RUNS or too_old or not about or _has_expired(folder, about)) and _may_go(folder, about):
+        unwanted = place >= KEEP_RUNS or now - _modified(folder) > KEEP_SECONDS or not about or _has_expired(folder, about)
+        # One that is being started has no run.json, or no lock, for a moment.
+        if unwanted and not is_alive(folder) and now - _modified(folder) > _STARTING_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _may_go(folder: str, about: Mapping[str, Any]) -> bool:
-    # One that is being made has no run.json, and one that is being started no lock yet: both are young.
-    return not is_alive(folder) and time.time() - _modified(folder) > (0 if about.get("ttl") is not None and _finished(folder) else 60)
 
 
 def _by_age() -> list[str]:

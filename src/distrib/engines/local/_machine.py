@@ -173,16 +173,18 @@ class Machine:
         """
         A replica's function returned and its value is kept; the process is about to end.
         """
-        return self._is_leaving(self.members[name], self.policy.grace_period)
+        self._is_leaving(self.members[name], self.policy.grace_period)
+        return self._answer()
 
     def raised(self, name: str, code: int) -> list[Action]:
         """
         A replica's function raised; the process is about to end with *code*.
         """
         member = self.members[name]
+        self._is_leaving(member, min(_LAST_SECONDS, self.policy.grace_period))
         if self._may_go_on(member) and not self._wants_restart(member, code, ok=False):
             self._fail(member, code)
-        return self._is_leaving(member, min(_LAST_SECONDS, self.policy.grace_period))
+        return self._answer()
 
     def serving(self, name: str) -> list[Action]:
         """
@@ -265,7 +267,7 @@ class Machine:
 
     def _restart(self, member: Member) -> None:
         self.restarts += 1
-        delay = min(self.policy.restart_delay * 2**min(member.delays, 40), LONGEST_DELAY)
+        delay = min(self.policy.restart_delay * 2 ** min(member.delays, 40), LONGEST_DELAY)
         member.delays += 1
         limit = "" if self.policy.backoff_limit is None else f" of {self.policy.backoff_limit}"
         if self.policy.restart_job:
@@ -287,7 +289,7 @@ class Machine:
 
     def _fail(self, member: Member, code: int) -> None:
         limit = self.policy.backoff_limit
-        spent = limit is not None and self.restarts >= limit and limit > 0 and member.restart_policy != "Never"
+        spent = limit is not None and self.restarts >= limit > 0 and member.restart_policy != "Never"
         self.root = member.name
         self._decide("Failed", f"BackoffLimitExceeded: {self.restarts} restarts" if spent and member.may_restart(code, ok=False) else "")
         self._stop_all()
@@ -321,11 +323,10 @@ class Machine:
         elif kind == "kill" and member.state is State.STOPPING:
             self._do(Verb.KILL, member.name)
 
-    def _is_leaving(self, member: Member, seconds: float) -> list[Action]:
+    def _is_leaving(self, member: Member, seconds: float) -> None:
         if member.state is State.RUNNING:
             member.reported = True
             self._do(Verb.TIMER, f"exit:{member.name}:{member.attempt}", seconds)
-        return self._answer()
 
     def _may_go_on(self, member: Member) -> bool:
         # Once the run is decided, or all are being restarted, how one of them ends changes nothing.

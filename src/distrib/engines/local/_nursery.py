@@ -27,7 +27,7 @@ def run_nursery(settings: Settings, modules: list[str], framework: str, orders: 
     try:
         die_with_parent(supervisor)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         os.dup2(2, 1)

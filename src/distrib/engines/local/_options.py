@@ -13,12 +13,12 @@ from ...errors import InvalidJobError, did_you_mean
 _START_METHODS = ("auto", "fork", "spawn")
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _seconds(instance: object, attribute: attrs.Attribute[float], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise InvalidJobError(f"local.{attribute.name}={value!r}: write seconds, 0 or more.", field=f"local.{attribute.name}", value=value)
 
 
-def _start_method(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+def _start_method(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
     if value not in _START_METHODS:
         raise InvalidJobError(
             f"local.start_method={value!r}: no such start method.{did_you_mean(str(value), _START_METHODS)}",
@@ -27,7 +27,7 @@ def _start_method(instance: object, attribute: attrs.Attribute[str], value: str)
         )
 
 
-def _flag(instance: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
     if not isinstance(value, bool):
         raise InvalidJobError(f"local.{attribute.name}={value!r}: write True or False.", field=f"local.{attribute.name}", value=value)
 
@@ -37,7 +37,7 @@ def _modules(value: object) -> bool | tuple[str, ...] | None:
         return value
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else (None,)
     if all(isinstance(name, str) and all(part.isidentifier() for part in name.split(".")) for name in names):
-        return names  # type: ignore[return-value]
+        return names
     raise InvalidJobError(
         f"local.preload={value!r}: write True, False or names of modules, as in preload=('tensorflow', 'keras').",
         field="local.preload",

@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-def open_payload() -> int:
-    """
-    A descriptor of memory without a name, so that nothing is left of it whatever happens.
-    """
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("distrib-call")
-    import tempfile
-
-    number, path = tempfile.mkstemp(prefix="distrib-call-")
-    os.unlink(path)
-    return number
-
-
 def dump_call(call: Call[Any], payload: int) -> list[list[int]]:
     """
     Pickle *call* into *payload*; offset and size of its parts, the pickle first, then its large buffers.

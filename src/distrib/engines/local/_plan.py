@@ -26,7 +26,6 @@ R_co = TypeVar("R_co", covariant=True)
 
 #: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
 LONGEST_VARIABLE = 131_072
-_HOST = "127.0.0.1"
 _EXAMPLE_PORT = 20_000
 _EXAMPLE_PORTS = 40_000
 
@@ -110,7 +109,8 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
         InvalidJobError: A variable is too long, or belongs to the framework.
     """
     if job.run_policy.suspend:
-        raise UnsupportedError("run_policy.suspend=True: the local engine starts what it is given. Leave it out here.", field="run_policy.suspend")
+        message = "run_policy.suspend=True: the local engine starts what it is given. Leave it out here."
+        raise UnsupportedError(message, field="run_policy.suspend")
     backend = job.backend
     cluster = example_cluster(job)
     preload = modules_to_preload(call.function, backend.preload, options.preload)
@@ -138,7 +138,8 @@ def example_cluster(job: Job) -> ClusterSpec:
     """
     Addresses to plan with: distinct, and the same for equal jobs.
     """
-    return cluster_at(job, [f"{_HOST[:-1]}{1 + rank // _EXAMPLE_PORTS}:{_EXAMPLE_PORT + rank % _EXAMPLE_PORTS}" for rank in range(job.world_size)])
+    places = (divmod(rank, _EXAMPLE_PORTS) for rank in range(job.world_size))
+    return cluster_at(job, [f"127.0.0.{1 + host}:{_EXAMPLE_PORT + port}" for host, port in places])
 
 
 def cluster_at(job: Job, addresses: Sequence[str]) -> ClusterSpec:
@@ -154,9 +155,8 @@ def _processes(job: Job, backend: Backend, cluster: ClusterSpec, own: Mapping[st
     devices = _deal_devices(job, cluster)
     cluster_json = encode_cluster(cluster)
     made = []
-    for replica in cluster.replicas:
-        if replica.rank == coordinator.rank:
-            replica = attrs.evolve(replica, is_coordinator=True)
+    for each in cluster.replicas:
+        replica = attrs.evolve(each, is_coordinator=True) if each.rank == coordinator.rank else each
         environment = {**backend.environment(replica, cluster), **devices(replica)}
         environment[REPLICA_VARIABLE] = encode_replica(replica, cluster_json)
         _check_lengths(environment, replica)
@@ -198,7 +198,9 @@ def _refuse_reserved(environment: Mapping[str, str], backend: Backend) -> None:
     for name in (*backend.reserved, REPLICA_VARIABLE):
         if name in environment:
             raise InvalidJobError(
-                f"env: {name} is set for each replica by framework={backend.name!r}; leave it out.", field=f"env.{name}", value=environment[name]
+                f"env: {name} is set for each replica by framework={backend.name!r}; leave it out.",
+                field=f"env.{name}",
+                value=environment[name],
             )
 
 
@@ -222,7 +224,18 @@ def _requested_gpus(job: Job, role: str) -> int:
     return 0
 
 
-_ONLY_ON_CLUSTERS = ("image", "node_selector", "tolerations", "affinity", "volumes", "labels", "annotations", "service_account", "image_pull_secrets", "priority_class")
+_ONLY_ON_CLUSTERS = (
+    "image",
+    "node_selector",
+    "tolerations",
+    "affinity",
+    "volumes",
+    "labels",
+    "annotations",
+    "service_account",
+    "image_pull_secrets",
+    "priority_class",
+)
 
 
 def _unused(job: Job) -> tuple[str, ...]:

@@ -35,8 +35,6 @@ class Settings:
     What all replicas of a run have in common; travels as JSON.
 
     Args:
-        run: The id of the run.
-
         folder: Where results and logs go.
 
         payload: Descriptor of the pickled call.
@@ -55,7 +53,6 @@ class Settings:
     def __init__(
         self,
         *,
-        run: str,
         folder: str,
         payload: int,
         layout: list[list[int]],
@@ -64,7 +61,6 @@ class Settings:
         argv: list[str],
         sys_path: list[str],
     ) -> None:
-        self.run = run
         self.folder = folder
         self.payload = payload
         self.layout = layout
@@ -85,14 +81,14 @@ def prepare(settings: Settings, name: str) -> None:
     Turn a process that was just forked into a replica's: own session, own output, nobody else's descriptors.
     """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     log = os.open(settings.path("logs", f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
-    for number, standard in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(number, standard)
+    for mine, standard in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(mine, standard)
     close_all_but({0, 1, 2, settings.payload, settings.channel})
 
 
@@ -202,7 +198,7 @@ def _open_standard_streams() -> None:
         stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115  # for as long as the process lives
 
 
 def load_call(payload: int, layout: list[list[int]]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -349,5 +345,5 @@ def _code_of(exit: SystemExit) -> int:
         return 0
     if isinstance(exit.code, int):
         return exit.code & 0xFF
-    print(exit.code, file=sys.stderr)
+    sys.stderr.write(f"{exit.code}\n")
     return 1

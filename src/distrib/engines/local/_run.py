@@ -9,20 +9,22 @@ import os
 import pickle
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
 from ...engine import Event, Results, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
-from ._failure import error_of, supervisor_lost
-from ._history import Progress, for_people, is_alive, prune, read_about, read_events
+from ._history import SUPERVISOR_LOST, Progress, for_people, is_alive, prune, read_about, read_events
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
+
+if TYPE_CHECKING:
+    import socket
+    import subprocess
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -115,7 +117,7 @@ class StoredRun(Run[R_co]):
         for event in read_events(self.folder):
             progress.take(event)
         if not progress.finished and not is_alive(self.folder):
-            progress.state, progress.reason, progress.finished = RunState.FAILED, "SupervisorLost", True
+            progress.state, progress.reason, progress.finished = RunState.FAILED, SUPERVISOR_LOST, True
         return progress
 
     def status(self) -> RunStatus:
@@ -153,8 +155,10 @@ class StoredRun(Run[R_co]):
         return self._error(self._progress())
 
     def _error(self, progress: Progress) -> EngineError | None:
-        if progress.reason == "SupervisorLost":
-            return supervisor_lost(self.folder)
+        if progress.state is RunState.SUCCEEDED:
+            return None
+        from ._failure import error_of
+
         return error_of(self.folder, progress)
 
     def results(self, timeout: float | None = None) -> LocalResults[R_co]:
@@ -166,7 +170,7 @@ class StoredRun(Run[R_co]):
     def cancel(self, *, at_once: bool = False) -> None:
         pid = self._supervisor()
         if pid is not None and is_alive(self.folder):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
             self.wait()
 
     def events(self) -> Sequence[Event]:
@@ -215,13 +219,15 @@ class LocalRun(StoredRun[R_co]):
     A run of this process: what its supervisor says is followed as it comes, by a thread.
     """
 
-    def __init__(self, folder: str, supervisor: subprocess.Popen[bytes], *, echo: bool, keep: Sequence[Any]) -> None:
+    def __init__(self, folder: str, supervisor: subprocess.Popen[bytes], *, echo: bool, ports: Sequence[socket.socket], lock: int) -> None:
         super().__init__(folder)
-        assert supervisor.stdin is not None and supervisor.stdout is not None
+        assert supervisor.stdin is not None
+        assert supervisor.stdout is not None
         self._process = supervisor
         self._orders: IO[bytes] = supervisor.stdin
         self._news: IO[bytes] = supervisor.stdout
-        self._keep = keep  # sockets that hold the run's ports
+        self._ports = ports
+        self._lock: int | None = lock
         self._done = threading.Event()
         self._live = Progress(self.names)
         self._failed: EngineError | None = None
@@ -277,14 +283,10 @@ class LocalRun(StoredRun[R_co]):
             self._failed = RunFailedError(f"following the run failed: {type(error).__name__}: {error}")
             self._failed.__cause__ = error
         finally:
-            for socket in self._keep:
-                socket.close()
             if follower is not None:
                 follower.close()
-            self._orders.close()
+            self._let_go()
             self._done.set()
-        self._process.wait()
-        self._news.close()
         prune()
 
     def _follow_until_end(self, follower: Follower | None) -> None:
@@ -315,7 +317,22 @@ class LocalRun(StoredRun[R_co]):
             return 1000 * _LONG_SECONDS
         return 1000 * LOOK_SECONDS if follower is not None and follower.grown is None else None
 
+    def _let_go(self) -> None:
+        self._unlock()
+        for port in self._ports:
+            port.close()
+        self._orders.close()
+        self._news.close()
+        self._process.wait()
+
+    def _unlock(self) -> None:
+        # The supervisor has locked the folder itself once it has said anything.
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def _take(self, event: dict[str, Any]) -> None:
+        self._unlock()
         self._live.take(event)
         if self._teller is not None:
             self._teller.take(event)
@@ -333,7 +350,7 @@ class LocalRun(StoredRun[R_co]):
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self._live.state, self._live.reason, self._live.finished = RunState.FAILED, "SupervisorLost", True
+        self._live.state, self._live.reason, self._live.finished = RunState.FAILED, SUPERVISOR_LOST, True
 
     def _summarise(self) -> None:
         if self._teller is not None:

@@ -9,6 +9,7 @@ lines of JSON too, to its standard output and to the run's history. It waits on 
 from __future__ import annotations
 
 import errno
+import fcntl
 import heapq
 import json
 import os
@@ -41,6 +42,8 @@ class Supervisor:
         self.channel = channel[0]
         self.settings = Settings(**orders["settings"], channel=channel[1], supervisor=os.getpid())
         self.orders = orders
+        os.environ.update(orders["shared"])
+        self._open_folder()
         self.machine = Machine([Member(**member) for member in orders["members"]], Policy(**orders["policy"]))
         self.history = os.open(self.settings.path("", "events.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self.control = control
@@ -75,6 +78,13 @@ class Supervisor:
             self._ring()
         self._close()
 
+    def _open_folder(self) -> None:
+        # Shared with the launcher, which held it before this process could; held for as long as this process lives.
+        fcntl.flock(os.open(self.settings.path("", "alive"), os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+        log = os.open(self.settings.path("logs", "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.dup2(log, 2)
+        os.close(log)
+
     # Input.
 
     def _read_control(self) -> None:
@@ -97,8 +107,9 @@ class Supervisor:
 
     def _read_signals(self, wakeup: int) -> None:
         received = os.read(wakeup, _CHUNK)
-        if signal.SIGTERM in received:
-            self._do(self.machine.cancel("the supervisor got SIGTERM"))
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            if number in received:
+                self._do(self.machine.cancel(f"the supervisor got {number.name}", at_once=number is signal.SIGQUIT))
 
     def _watch_launcher(self) -> None:
         # The pipe tells when the launcher is gone, unless a child that the launcher forked still holds its end.
@@ -156,7 +167,7 @@ class Supervisor:
             self._exited(*one)
 
     def _reap(self) -> list[_Dead]:
-        dead = []
+        dead: list[_Dead] = []
         while True:
             try:
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -261,8 +272,7 @@ class Supervisor:
             self.pids[pid] = name
 
     def _spawn(self, name: str, environment: dict[str, str], own: dict[str, str]) -> int:
-        settings = {key: value for key, value in vars(self.settings).items()}
-        given = json.dumps({"settings": settings, "name": name})
+        given = json.dumps({"settings": vars(self.settings), "name": name})
         code = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._replica import run_fresh; run_fresh()"
         argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(self.settings.sys_path)]
         pid = os.fork()
@@ -401,9 +411,10 @@ def main() -> None:
     waking, woken = os.pipe()
     os.set_blocking(waking, False)
     os.set_blocking(woken, False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    _import_while_waiting()
     data = bytearray()
     while b"\n" not in data:
         chunk = os.read(0, _CHUNK)
@@ -412,3 +423,9 @@ def main() -> None:
         data += chunk
     first, _, rest = bytes(data).partition(b"\n")
     Supervisor(first, rest, control=0, channel=(reading, writing), wakeup=waking).run()
+    os._exit(0)  # there is nothing to tear down
+
+
+def _import_while_waiting() -> None:
+    # The launcher takes a while to say what to run, and most calls are pickled by it.
+    import cloudpickle  # noqa: F401

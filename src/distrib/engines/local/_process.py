@@ -1,0 +1,108 @@
+"""
+The supervisor's process as its launcher sees it: started first, told later what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from ..._cluster import RUN_VARIABLE
+from ...errors import SubmitError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..._job import Job
+
+_BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._supervisor import main; main()"
+
+
+class SupervisorProcess:
+    """
+    A supervisor that waits for its orders. Used as a context it is ended on the way out, unless it was released.
+
+    Attributes:
+        id: The id of the run; in the environment of all its processes from their start.
+
+        payload: Descriptor of the memory for the call; the supervisor has it under the same number.
+    """
+
+    def __init__(self, job: Job, id: str) -> None:
+        self.id = id
+        self.payload = _open_payload()
+        try:
+            self._process = self._start(job)
+        except OSError as error:
+            os.close(self.payload)
+            raise SubmitError(f"the supervisor could not be started with {sys.executable}: {error}") from error
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        inherited = {name: value for name, value in os.environ.items() if name not in job.backend.reserved}
+        return subprocess.Popen(
+            [sys.executable, *interpreter_flags(), "-c", _BOOT, "\n".join(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**inherited, **job.env, RUN_VARIABLE: self.id},
+            pass_fds=(self.payload,),
+            start_new_session=True,
+            bufsize=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        os.close(self.payload)
+        if kind is not None:
+            for stream in self._streams():
+                stream.close()
+            self._process.wait()
+
+    def release(self) -> subprocess.Popen[bytes]:
+        """
+        Hand the process over to whoever follows the run.
+        """
+        return self._process
+
+    def send(self, line: bytes) -> None:
+        """
+        Give it its orders.
+
+        Raises:
+            SubmitError: It is gone.
+        """
+        stdin, _ = self._streams()
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[stdin.write(rest) :]
+        except BrokenPipeError:
+            code = self._process.wait()
+            raise SubmitError(f"the supervisor ended at once, with code {code}; it was started with {sys.executable}") from None
+
+    def _streams(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
+
+def interpreter_flags() -> list[str]:
+    """
+    The interpreter's own switches, such as ``-X dev``: they go on to the processes it starts, as multiprocessing does it.
+    """
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
+
+
+def _open_payload() -> int:
+    # Memory without a name: nothing is left of it whatever happens.
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("distrib-call")
+    import tempfile
+
+    number, path = tempfile.mkstemp(prefix="distrib-call-")
+    os.unlink(path)
+    return number
