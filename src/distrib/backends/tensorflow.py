@@ -18,7 +18,7 @@ from distrib.errors import InvalidJobError
 if TYPE_CHECKING:
     from distrib._job import Job
 
-__all__ = ["TensorFlowBackend", "operator_tf_config", "parse_tf_config", "visible_cluster"]
+__all__ = ["TensorFlowBackend", "operator_tf_config", "parse_tf_config", "render_tf_config", "visible_cluster"]
 
 #: The variable that TensorFlow reads.
 TF_CONFIG = "TF_CONFIG"
@@ -82,7 +82,7 @@ class TensorFlowBackend(Backend):
         if cluster.world_size == 1:
             return {}
         role, index, seen = visible_cluster(replica, cluster)
-        return {TF_CONFIG: _render(seen, role, index)}
+        return {TF_CONFIG: render_tf_config(role, index, seen)}
 
     def fork_safe(self) -> bool:
         """
@@ -111,7 +111,7 @@ def operator_tf_config(replica: Replica, cluster: ClusterSpec) -> str | None:
         >>> operator_tf_config(cluster.replicas[0], cluster)
         '{"cluster":{"evaluator":["e:1"],"worker":["w:1"]},"task":{"type":"worker","index":0},"environment":"cloud"}'
     """
-    return None if cluster.world_size == 1 else _render(cluster, replica.role, replica.index)
+    return None if cluster.world_size == 1 else render_tf_config(replica.role, replica.index, cluster)
 
 
 def visible_cluster(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, ClusterSpec]:
@@ -155,7 +155,10 @@ def parse_tf_config(text: str) -> tuple[str, int, ClusterSpec]:
     return data["task"]["type"], data["task"]["index"], ClusterSpec({role: addresses[role] for role in roles})
 
 
-def _render(cluster: ClusterSpec, role: str, index: int) -> str:
+def render_tf_config(role: str, index: int, cluster: ClusterSpec) -> str:
+    """
+    The inverse of :func:`parse_tf_config`: what both the operator's and the visible ``TF_CONFIG`` are written by.
+    """
     return f'{{"cluster":{_cluster_json(cluster)},"task":{{"type":{json.dumps(role)},"index":{index}}},"environment":"cloud"}}'
 
 
