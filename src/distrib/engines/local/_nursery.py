@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from typing import NoReturn
 
 from ... import _report
@@ -69,7 +70,10 @@ def _serve(settings: Settings, orders: int, supervisor: int) -> None:
     with open(orders, "rb") as lines:
         for line in lines:
             order = json.loads(line)
-            between = os.fork()
+            with warnings.catch_warnings():
+                # From 3.12 on, forking beside native threads warns. Whether it is safe has been asked of the backend.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                between = os.fork()
             if between == 0:
                 _fork_replica(settings, order["name"], order["environment"], supervisor)
             os.waitpid(between, 0)

@@ -4,6 +4,7 @@ A local run as its launcher, or anybody later, sees it.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pickle
@@ -234,6 +235,7 @@ class LocalRun(StoredRun[R_co]):
         self._echo = Echo(self.names, sys.stdout) if echo else None
         self._teller = _Teller() if echo else None
         self._started = time.monotonic()
+        atexit.register(self._stop_at_exit)
         self._thread = threading.Thread(target=self._follow, name=f"distrib {self.id}", daemon=True)
         self._thread.start()
 
@@ -317,7 +319,13 @@ class LocalRun(StoredRun[R_co]):
             return 1000 * _LONG_SECONDS
         return 1000 * LOOK_SECONDS if follower is not None and follower.grown is None else None
 
+    def _stop_at_exit(self) -> None:
+        if not self._done.is_set():
+            say(f"{self.id} is stopped because the program ends; call wait() or result() to wait for it")
+            self.cancel()
+
     def _let_go(self) -> None:
+        atexit.unregister(self._stop_at_exit)
         self._unlock()
         for port in self._ports:
             port.close()
