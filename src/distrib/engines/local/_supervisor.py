@@ -8,7 +8,6 @@ lines of JSON too, to its standard output and to the run's history. It waits on 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import heapq
 import json
@@ -62,7 +61,7 @@ class Supervisor:
         self._watch(control, self._read_control)
         self._watch(self.channel, lambda: None)  # read whenever anything happens, after the dead are collected
         self._watch(wakeup, lambda: self._read_signals(wakeup))
-        self._watch_launcher()
+        self.launcher = self._watch_launcher()
 
     def run(self) -> None:
         """
@@ -97,8 +96,11 @@ class Supervisor:
             self._do(self.machine.cancel(order["why"], at_once=order["at_once"]))
 
     def _launcher_lost(self) -> None:
-        for number in (self.control, getattr(self, "launcher", -1)):
-            if number in self.selector.get_map():
+        watched = self.selector.get_map()
+        if self.control not in watched:
+            return  # the pipe and the process have both told
+        for number in (self.control, self.launcher):
+            if number in watched:
                 self.selector.unregister(number)
         self.event("launcher-lost")
         self.machine.policy.grace_period = min(self.machine.policy.grace_period, _ORPHANED_GRACE)
@@ -111,14 +113,14 @@ class Supervisor:
             if number in received:
                 self._do(self.machine.cancel(f"the supervisor got {number.name}", at_once=number is signal.SIGQUIT))
 
-    def _watch_launcher(self) -> None:
+    def _watch_launcher(self) -> int | None:
         # The pipe tells when the launcher is gone, unless a child that the launcher forked still holds its end.
-        if hasattr(os, "pidfd_open"):
-            try:
-                self.launcher = os.pidfd_open(self.orders["launcher"])
-            except OSError:
-                return
-            self._watch(self.launcher, self._launcher_lost)
+        try:
+            launcher = os.pidfd_open(self.orders["launcher"])
+        except (OSError, AttributeError):  # gone already, or this system has no such descriptors
+            return None
+        self._watch(launcher, self._launcher_lost)
+        return launcher
 
     def _read_channel(self) -> list[dict[str, Any]]:
         data = self.partial
@@ -354,12 +356,15 @@ class Supervisor:
         try:
             while self.outbox:
                 del self.outbox[: os.write(1, self.outbox)]
-        except BlockingIOError:  # the launcher is stopped, or slow: the rest follows with the next event
+        except BlockingIOError:  # the launcher is stopped, or slow: the rest follows when there is room
             pass
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
+        except BrokenPipeError:  # it is gone
             self.outbox.clear()
+        is_watched = 1 in self.selector.get_map()
+        if self.outbox and not is_watched:
+            self.selector.register(1, selectors.EVENT_WRITE, self._flush_outbox)
+        elif not self.outbox and is_watched:
+            self.selector.unregister(1)
 
     def _watch(self, number: int, ready: Callable[[], None]) -> None:
         self.selector.register(number, selectors.EVENT_READ, ready)
