@@ -100,7 +100,7 @@ class Supervisor:
         if self.control not in watched:
             return  # the pipe and the process have both told
         for number in (self.control, self.launcher):
-            if number in watched:
+            if number is not None and number in watched:
                 self.selector.unregister(number)
         self.event("launcher-lost")
         self.machine.policy.grace_period = min(self.machine.policy.grace_period, _ORPHANED_GRACE)
