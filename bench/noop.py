@@ -29,5 +29,5 @@ def main() -> None:
         torchx: TORCHX,
         polled: program("noop_torchx"),
     }
-    targets = {pool: "<= 1.25x", torchrun: "<= 0.125x", submitit: "<= 0.25x", torchx: "<= 0.25x", polled: "<= 0.25x"}
+    targets = {pool: "<= 1.25x", torchrun: "<= 0.125x", submitit: "<= 0.25x", torchx: "<= 0.25x"}
     beside("Two replicas that do nothing", race(commands), targets)
