@@ -13,8 +13,8 @@ from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, Iter
 from cattrs.errors import AttributeValidationNote
 
 from . import _fields
-from ._frozen import FrozenMap, freeze, thaw
-from ._job import KEYS, Job
+from ._frozen import freeze, thaw
+from ._job import DEFAULTS, KEYS, Job
 from ._refusal import refuse, under
 from ._registry import get_backend
 from .errors import InvalidJobError
@@ -22,19 +22,16 @@ from .errors import InvalidJobError
 __all__ = ["job_from_data", "job_to_data"]
 
 
-def _make_converter() -> Converter:
-    made = Converter(forbid_extra_keys=True, omit_if_default=True, unstruct_collection_overrides={tuple: list})
-    made.register_unstructure_hook(FrozenMap, thaw)
-    made.register_unstructure_hook(Enum, _wire_form)
-    return made
+_converter = Converter(forbid_extra_keys=True, omit_if_default=True)
 
 
-def _wire_form(member: Enum) -> Any:
-    # cattrs takes a member that is a text as well for plain data.
-    return member.value
-
-
-_converter = _make_converter()
+def _wire_form(value: Any) -> Any:
+    # cattrs takes a member of an enumeration that is a text as well for plain data, and leaves tuples as they are.
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {_wire_form(key): _wire_form(item) for key, item in value.items()}
+    return [_wire_form(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def job_to_data(job: Job) -> dict[str, Any]:
@@ -56,9 +53,10 @@ def job_to_data(job: Job) -> dict[str, Any]:
     """
     data: dict[str, Any] = {}
     for key in KEYS:
-        value = thaw(_fields.attempt(key, freeze, _converter.unstructure(getattr(job, key))))
-        if value not in (None, {}, []):
-            data[key] = value
+        value = getattr(job, key)
+        if key not in DEFAULTS or value != DEFAULTS[key]:
+            data[key] = _wire_form(_converter.unstructure(value))
+            _fields.attempt(key, freeze, data[key])
     return data
 
 
@@ -76,7 +74,9 @@ def job_from_data(data: Mapping[str, Any]) -> Job:
     Traceback (most recent call last):
     distrib.errors.InvalidJobError: groups[0].replica=2: ReplicaGroup has no such field. Did you mean 'replicas'? ...
     """
-    given = _fields.attempt("job", _keywords, data)
+    if not isinstance(data, Mapping):
+        raise refuse("job", data, "write a mapping, with the keywords of Job.")
+    given = _keywords(_fields.attempt("job", dict, data))
     framework = given.pop("framework")
     options = given.get("options")
     if isinstance(framework, str) and isinstance(options, Mapping):
@@ -86,17 +86,14 @@ def job_from_data(data: Mapping[str, Any]) -> Job:
     return Job(framework, **given)
 
 
-def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
-        raise refuse("", data, "write a mapping, with the keywords of Job.")
-    given = dict(data)
-    for key, value in given.items():
+def _keywords(data: Mapping[Any, Any]) -> dict[str, Any]:
+    for key, value in data.items():
         if not isinstance(key, str):
             raise refuse(_fields.as_path(key), value, "write the key as text.")
-    if "framework" not in given:
+    if "framework" not in data:
         raise refuse("framework", None, "name the framework, e.g. 'tensorflow'.")
-    # In data, null says that nothing is given.
-    return {key: value for key, value in given.items() if value is not None or key not in KEYS or key == "framework"}
+    # In YAML a key with nothing behind it says that nothing is given.
+    return {str.__str__(key): value for key, value in data.items() if value is not None or key not in DEFAULTS}
 
 
 def _structure(options: Mapping[str, Any], kind: type) -> Any:

@@ -22,7 +22,7 @@ from .errors import InvalidJobError, UnknownEngineError, did_you_mean
 if TYPE_CHECKING:
     from .backend import Backend, Role
 
-__all__ = ["KEYS", "Job"]
+__all__ = ["DEFAULTS", "KEYS", "Job"]
 
 
 def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
@@ -240,13 +240,26 @@ class Job:
 
     def __repr__(self) -> str:
         shown_groups = [f"{group.role}={_shorthand(group)}" for group in self.groups]
-        set_fields = [f"{name}={value!r}" for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default]
+        set_fields = [f"{name}={value!r}" for name in _SHOWN if (value := getattr(self, name)) != DEFAULTS[name]]
         options = _changed_options(self.options)
         engines = [f"{name}={dict(options)!r}" for name, options in self.engine_options.items()]
         return f"Job({', '.join([repr(self.framework), *shown_groups, *options, *set_fields, *engines])})"
 
 
-_DEFAULTS = {"run_policy": RunPolicy(), "image": None, "env": EMPTY, "requests": None, "limits": None, "name": None, "engine": None}
+#: What a job has where nothing is said.
+DEFAULTS: Mapping[str, Any] = {
+    "options": None,
+    "run_policy": RunPolicy(),
+    "image": None,
+    "env": EMPTY,
+    "requests": None,
+    "limits": None,
+    "name": None,
+    "engine": None,
+    "engine_options": EMPTY,
+}
+#: The fields that a job is shown with by their own names.
+_SHOWN = [name for name in DEFAULTS if name not in ("options", "engine_options")]
 
 
 def _shorthand(group: ReplicaGroup) -> str:

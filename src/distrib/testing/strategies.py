@@ -1,0 +1,377 @@
+"""
+Hypothesis strategies for jobs and all that they are made of. Each draws every field, so that none is forgotten in a round trip.
+
+.. doctest::
+
+    >>> from hypothesis import given
+    >>> from distrib import Job
+    >>> from distrib.testing.strategies import jobs
+    >>> @given(jobs("tensorflow"))
+    ... def test_a_job_is_equal_to_its_copy(job: Job) -> None:
+    ...     assert job.evolve() == job
+    >>> test_a_job_is_equal_to_its_copy()
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import cache
+from typing import Any, TypeVar
+
+import attrs
+from hypothesis import reject
+from hypothesis import strategies as st
+
+from .._cluster import ClusterSpec
+from .._job import Job
+from .._model import (
+    CleanPodPolicy,
+    ReplicaGroup,
+    Resources,
+    RestartPolicy,
+    RestartScope,
+    RunPolicy,
+    SchedulingPolicy,
+    SuccessPolicy,
+    TaintEffect,
+    Toleration,
+    TolerationOperator,
+    Volume,
+)
+from .._registry import engine_names, get_backend, get_engine
+from ..backend import Backend
+
+__all__ = [
+    "cluster_specs",
+    "jobs",
+    "quantities",
+    "replica_groups",
+    "resources",
+    "run_policies",
+    "scheduling_policies",
+    "tolerations",
+    "volumes",
+]
+
+T = TypeVar("T")
+Amount = str | int | float | Decimal
+
+_MOST_REPLICAS = 5
+_SECONDS = st.integers(1, 10**6)
+_LETTERS_AND_DIGITS = string.ascii_lowercase + string.digits
+
+#: Requests are drawn up to this size, limits from it on, so that any request goes with any limit.
+_MIDDLE = 2**40
+
+_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi")
+_DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P")
+_EXPONENTS = st.builds("{}{}".format, st.sampled_from("eE"), st.integers(-12, 15))
+
+_plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+_labels = st.builds("{}{}".format, st.sampled_from(string.ascii_lowercase), st.text(_LETTERS_AND_DIGITS, max_size=12))
+_names = st.lists(_labels, min_size=1, max_size=3).map(".".join)
+_keys = st.builds("{}{}".format, st.one_of(st.just(""), _names.map("{}/".format)), _labels)
+_variables = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="="), min_size=1, max_size=12)
+_variables = _variables.filter(lambda name: not name.startswith("DISTRIB_"))
+_envs = st.dictionaries(_variables, _plain_text, max_size=3)
+_paths = st.lists(_labels, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
+_images = st.builds("{}/{}:{}".format, _names, _labels, _labels)
+_plain_data: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | _plain_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_plain_text, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def _maybe(values: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
+    return st.none() | values
+
+
+_fractions = st.builds("{}.{}".format, st.integers(0, 999), st.text(string.digits, max_size=10))
+_suffixes = st.sampled_from((*_BINARY, *_DECIMAL)) | _EXPONENTS
+_quantities: st.SearchStrategy[Amount] = st.one_of(
+    st.builds("{}{}".format, st.integers(0, 9_000).map(str) | _fractions, _suffixes),
+    st.integers(0, 2**63 - 1),
+    st.floats(0, 2.0**62),
+    st.decimals(0, 2**62, places=3),
+)
+
+
+def quantities() -> st.SearchStrategy[Amount]:
+    """
+    Kubernetes quantities of 0 or more in every form that may be written: texts of all three kinds, numbers, decimals.
+    """
+    return _quantities
+
+
+#: What one job has: wherever devices are asked for it is the same number, since they cannot be overcommitted.
+_DEVICES = (
+    Resources(gpu=1),
+    Resources(gpu=0, extended={"rdma/hca": 1}),
+    Resources(gpu=8, extended={"amd.com/gpu": 2, "hugepages-2Mi": "64Mi"}),
+)
+_devices = st.sampled_from(_DEVICES)
+
+
+def resources() -> st.SearchStrategy[Resources]:
+    """
+    Resources of any size.
+    """
+    return _devices.flatmap(lambda devices: _resources(quantities(), devices))
+
+
+def _resources(amounts: st.SearchStrategy[Amount], devices: Resources) -> st.SearchStrategy[Resources]:
+    """
+    Resources of *amounts*, with some or all of *devices*.
+    """
+    extended = st.lists(st.sampled_from(sorted(devices.extended)), unique=True) if devices.extended else st.just([])
+    return st.builds(
+        Resources,
+        cpu=_maybe(amounts),
+        memory=_maybe(amounts),
+        gpu=st.sampled_from([None, devices.gpu]),
+        ephemeral_storage=_maybe(amounts),
+        shared_memory=_maybe(amounts),
+        extended=extended.map(lambda keys: {key: devices.extended[key] for key in keys}),
+    )
+
+
+# A strategy costs far more to make than to draw from, so those that jobs are drawn from are made once.
+
+
+@cache
+def _requests(devices: Resources) -> st.SearchStrategy[Resources | None]:
+    return _maybe(_resources(st.integers(0, _MIDDLE) | st.integers(0, _MIDDLE * 1000).map("{}m".format), devices))
+
+
+@cache
+def _limits(devices: Resources) -> st.SearchStrategy[Resources | None]:
+    return _maybe(_resources(st.integers(_MIDDLE, 2**63 - 1) | st.integers(1, 1000).map("{}Ti".format), devices))
+
+
+@st.composite
+def tolerations(draw: st.DrawFn) -> Toleration:
+    """
+    Tolerations of taints of nodes.
+    """
+    operator = draw(st.sampled_from(TolerationOperator))
+    exists = operator is TolerationOperator.EXISTS
+    effect = draw(_maybe(st.sampled_from(TaintEffect)))
+    return Toleration(
+        key=draw(_maybe(_keys) if exists else _keys),
+        operator=operator,
+        value=None if exists else draw(_maybe(_labels)),
+        effect=effect,
+        toleration_seconds=draw(_maybe(st.integers(0, 3600))) if effect is TaintEffect.NO_EXECUTE else None,
+    )
+
+
+_SOURCES: dict[str, st.SearchStrategy[Any]] = {
+    "claim": _names,
+    "nfs": st.builds("{}:{}".format, _names, _paths),
+    "config_map": _names,
+    "secret": _names,
+    "empty_dir": st.just(True),
+}
+
+
+@st.composite
+def volumes(draw: st.DrawFn) -> Volume:
+    """
+    Volumes from every source.
+    """
+    source = draw(st.sampled_from(sorted(_SOURCES)))
+    given: dict[str, Any] = {source: draw(_SOURCES[source])}
+    if source == "empty_dir":
+        given["size_limit"] = draw(_maybe(quantities()))
+    return Volume(mount_path=draw(_paths), sub_path=draw(_maybe(_labels)), read_only=draw(st.booleans()), **given)
+
+
+def replica_groups(role: str = "worker", *, at_least: int = 0, at_most: int = _MOST_REPLICAS) -> st.SearchStrategy[ReplicaGroup]:
+    """
+    Groups of one role.
+
+    Args:
+        role: The role.
+
+        at_least: The fewest replicas.
+
+        at_most: The most replicas.
+    """
+    replicas = st.integers(at_least, at_most)
+    return st.builds(lambda group, replicas: attrs.evolve(group, role=role, replicas=replicas), _devices.flatmap(_groups), replicas)
+
+
+@cache
+def _groups(devices: Resources) -> st.SearchStrategy[ReplicaGroup]:
+    """
+    Groups of no role yet.
+    """
+    affinities = st.sampled_from(["nodeAffinity", "podAffinity", "podAntiAffinity"])
+    return st.builds(
+        ReplicaGroup,
+        image=_maybe(_images),
+        requests=_requests(devices),
+        limits=_limits(devices),
+        restart_policy=_maybe(st.sampled_from(RestartPolicy)),
+        env=_envs,
+        node_selector=st.dictionaries(_keys, _labels, max_size=2),
+        tolerations=st.lists(tolerations(), max_size=2),
+        affinity=st.dictionaries(affinities, st.dictionaries(_labels, _plain_data, max_size=2), max_size=2),
+        volumes=st.lists(volumes(), max_size=2, unique_by=lambda volume: volume.mount_path),
+        service_account=_maybe(_names),
+        pull_secrets=st.lists(_names, max_size=2),
+        priority_class=_maybe(_names),
+        labels=st.dictionaries(_keys, _labels, max_size=2),
+        annotations=st.dictionaries(_keys, _plain_text, max_size=2),
+    )
+
+
+def scheduling_policies(*, world_size: int = 1) -> st.SearchStrategy[SchedulingPolicy]:
+    """
+    Scheduling policies that wait for *world_size* replicas at most.
+    """
+    return _scheduling_policies(world_size)
+
+
+@cache
+def _scheduling_policies(world_size: int) -> st.SearchStrategy[SchedulingPolicy]:
+    return st.builds(
+        SchedulingPolicy,
+        min_available=_maybe(st.integers(1, world_size)),
+        queue=_maybe(_names),
+        min_resources=_maybe(resources()),
+        priority_class=_maybe(_names),
+        schedule_timeout_seconds=_maybe(_SECONDS),
+    )
+
+
+def run_policies(*, world_size: int = 1) -> st.SearchStrategy[RunPolicy]:
+    """
+    Run policies of jobs with *world_size* replicas.
+    """
+    return _run_policies(world_size)
+
+
+@cache
+def _run_policies(world_size: int) -> st.SearchStrategy[RunPolicy]:
+    return st.builds(
+        RunPolicy,
+        clean_pod_policy=st.sampled_from(CleanPodPolicy),
+        ttl_seconds_after_finished=_maybe(st.integers(0, 10**6)),
+        active_deadline_seconds=_maybe(_SECONDS),
+        backoff_limit=_maybe(st.integers(0, 10)),
+        success_policy=_maybe(st.sampled_from(SuccessPolicy)),
+        restart_scope=st.sampled_from(RestartScope),
+        suspend=st.booleans(),
+        scheduling_policy=_maybe(scheduling_policies(world_size=world_size)),
+    )
+
+
+def jobs(backend: Backend | str) -> st.SearchStrategy[Job]:
+    """
+    Legal jobs of a backend that is installed: within the bounds of its roles, with any of its options.
+
+    Args:
+        backend: The backend, or its name.
+    """
+    return _jobs(get_backend(backend) if isinstance(backend, str) else backend)
+
+
+@st.composite
+def _jobs(draw: st.DrawFn, backend: Backend) -> Job:
+    counts = draw(_counts(backend))
+    devices = draw(_devices)
+    return Job(
+        backend.name,
+        groups=[attrs.evolve(draw(_groups(devices)), role=role, replicas=replicas) for role, replicas in counts.items()],
+        options=None if backend.options is None else backend.options(**draw(_settings(backend.options))),
+        run_policy=draw(run_policies(world_size=sum(counts.values()))),
+        image=draw(_maybe(_images)),
+        env=draw(_envs),
+        requests=draw(_requests(devices)),
+        limits=draw(_limits(devices)),
+        name=draw(_maybe(_labels)),
+        engine=draw(_maybe(st.sampled_from(engine_names()))),
+        engine_options=draw(_engine_options()),
+    )
+
+
+def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
+    """
+    Clusters of a backend that is installed: legal counts of its roles, at distinct addresses.
+
+    Args:
+        backend: The backend, or its name.
+    """
+    return _cluster_specs(get_backend(backend) if isinstance(backend, str) else backend)
+
+
+@st.composite
+def _cluster_specs(draw: st.DrawFn, backend: Backend) -> ClusterSpec:
+    counts = draw(_counts(backend))
+    world_size = sum(counts.values())
+    addresses = st.builds("{}:{}".format, _names, st.integers(1, 65535))
+    at = iter(draw(st.lists(addresses, min_size=world_size, max_size=world_size, unique=True)))
+    return ClusterSpec({role: [next(at) for _ in range(replicas)] for role, replicas in counts.items()})
+
+
+@st.composite
+def _counts(draw: st.DrawFn, backend: Backend) -> dict[str, int]:
+    """
+    Role -> replicas, as the backend likes it.
+    """
+    counts = {}
+    for role in backend.roles:
+        most = _MOST_REPLICAS if role.at_most is None else min(role.at_most, _MOST_REPLICAS)
+        counts[role.name] = draw(st.integers(role.at_least, max(role.at_least, most)))
+    try:
+        Job(backend.name, **counts)  # type: ignore[arg-type]
+    except ValueError:
+        reject()
+    return counts
+
+
+@st.composite
+def _engine_options(draw: st.DrawFn) -> Mapping[str, Mapping[str, Any]]:
+    names = draw(st.lists(st.sampled_from(engine_names()), unique=True))
+    return {name: draw(_settings(get_engine(name).options)) for name in names}
+
+
+#: Types whose whole range no options class means.
+_TAMED: dict[Any, st.SearchStrategy[Any]] = {int: st.integers(0, 100), float: st.integers(0, 100).map(float), str: _labels}
+
+
+@st.composite
+def _settings(draw: st.DrawFn, kind: type) -> dict[str, Any]:
+    """
+    Keywords of an options class: those it needs, and any of the others, with values that it takes.
+    """
+    attrs.resolve_types(kind)
+    fields = [field for field in attrs.fields(kind) if field.init]
+    needed = {_keyword(field): draw(_values(field.type)) for field in fields if field.default is attrs.NOTHING}
+    if not _takes(kind, needed):
+        reject()
+    for field in fields:
+        if field.default is not attrs.NOTHING and draw(st.booleans()):
+            more = {**needed, _keyword(field): draw(_values(field.type))}
+            needed = more if _takes(kind, more) else needed
+    return needed
+
+
+def _values(kind: Any) -> st.SearchStrategy[Any]:
+    return _TAMED[kind] if kind in _TAMED else st.from_type(kind)
+
+
+def _keyword(field: attrs.Attribute[Any]) -> str:
+    return field.alias or field.name
+
+
+def _takes(kind: type, settings: Mapping[str, Any]) -> bool:
+    try:
+        kind(**settings)
+    except (TypeError, ValueError):
+        return False
+    return True
