@@ -55,7 +55,8 @@ class TensorFlowBackend(Backend):
     roles = (Role("chief", at_most=1), Role("worker"), Role("ps", service=True), Role("evaluator"))
     preload = ("tensorflow", "keras")
     requires = {"tensorflow": "distrib[tensorflow]"}
-    thread_variables = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    # Not TF_NUM_INTEROP_THREADS: its threads wait for each other, and with one of them parameter servers hang.
+    thread_variables = ("TF_NUM_INTRAOP_THREADS",)
 
     def validate(self, job: Job) -> None:
         """
