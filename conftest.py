@@ -20,3 +20,6 @@ if find_spec("sybil") is not None:
     )
     docstrings = Sybil(parsers=[DocTestParser(optionflags=FLAGS)], patterns=["src/distrib/**/*.py"])
     pytest_collect_file = (pages + docstrings).pytest()
+
+#: What Sphinx has made of the pages.
+collect_ignore = ["docs/_build"]
