@@ -29,23 +29,31 @@ def progress(text: str) -> None:
     """
     Show the user one line about a step that may take long, such as waiting for the cluster.
     """
-    send("progress", text=text[:500])
+    send("progress", text=" ".join(str(text).split()))
 
 
 def send(kind: str, **fields: object) -> None:
     """
-    Send one message to the supervisor, if there is one.
+    Send one message to the supervisor, if there is one. Texts that are too long for it are cut short.
     """
     channel = os.environ.get(CHANNEL_VARIABLE)
     if channel is None:
         return
     number, inode = map(int, channel.split(":"))
-    line = json.dumps({"kind": kind, "replica": os.environ.get(NAME_VARIABLE, ""), **fields}).encode() + b"\n"
-    if len(line) > _ATOMIC:
-        raise ValueError(f"a message to the supervisor has {len(line)} bytes; {_ATOMIC} is the most")
+    line = _line({"kind": kind, "replica": os.environ.get(NAME_VARIABLE, ""), **fields})
     try:
         if os.fstat(number).st_ino == inode:
             os.write(number, line)
     except OSError:
         # The supervisor is gone, and with it anyone to tell; this process is about to be ended.
         pass
+
+
+def _line(message: dict[str, object]) -> bytes:
+    # How many bytes a character takes depends on the character: from 1 to 12, as JSON has it.
+    for longest in (1_000, 300, 80):
+        short = {key: value[:longest] if isinstance(value, str) else value for key, value in message.items()}
+        line = json.dumps(short).encode() + b"\n"
+        if len(line) <= _ATOMIC:
+            break
+    return line

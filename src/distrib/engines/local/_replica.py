@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: The code that Kubeflow sets aside for "retryable, says the user".
 RETRYABLE_EXIT = 138
+#: What a shell ends with when it cannot start a program.
+NOT_STARTED = 126
 _LONGEST_TEXT = 1_000
 _LONGEST_TRACEBACK = 200_000
 
@@ -121,13 +123,25 @@ def run_forked(settings: Settings, name: str, environment: Mapping[str, str], pa
     Be the replica *name*, in a process forked for it whose parent is, or is about to be, *parent*. Does not return.
     """
     try:
-        prepare(settings, name)
+        become(settings, name, environment)
         _await_parent(parent)
         die_with_parent(parent)
-        os.environ.update(variables(settings, name, environment))
+        _reseed()
         _run(settings, name)
     finally:
         os._exit(1)  # whatever happens, the child never goes on as a copy of its parent
+
+
+def become(settings: Settings, name: str, environment: Mapping[str, str]) -> None:
+    """
+    Turn a process that was just forked into the replica *name*. Does not return if that fails: the process ends.
+    """
+    os.environ.update(variables(settings, name, environment))
+    try:
+        prepare(settings, name)
+    except BaseException as error:
+        _keep_exception(settings, name, error, NOT_STARTED)
+        os._exit(NOT_STARTED)
 
 
 def run_fresh() -> NoReturn:
@@ -147,29 +161,54 @@ def _await_parent(parent: int) -> None:
         time.sleep(0.0005)
 
 
+def _reseed() -> None:
+    # Python does this for its own generator. What the replicas of a run draw must not depend on how they were started.
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
 def _run(settings: Settings, name: str) -> NoReturn:
     _open_standard_streams()
     sys.argv[:] = settings.argv
     for path in settings.sys_path:
         if path not in sys.path:
             sys.path.append(path)
-    code = 1
+    me = os.getpid()
+    _report.send("started", pid=me)
+    value, error = _call(settings)
+    if os.getpid() != me:
+        # The function forked, and its child came back here as well. It is no replica, and speaks for none.
+        if error is not None:
+            sys.excepthook(type(error), error, error.__traceback__)
+        _end(0 if error is None else 1)
+    _end(_keep(settings, name, value, error))
+
+
+def _call(settings: Settings) -> tuple[object, BaseException | None]:
     try:
-        _report.send("started", pid=os.getpid())
         function, args, kwargs = load_call(settings.payload, settings.layout)
-        value = function(*args, **kwargs)
-        _keep_value(settings, name, value)
-        code = 0
+        return function(*args, **kwargs), None
     except SystemExit as exit:
-        code = _code_of(exit)
-        if code == 0:
-            _keep_value(settings, name, None)
-        else:
-            _keep_exception(settings, name, exit, code)
+        return None, exit if _code_of(exit) else None
     except BaseException as error:
-        code = RETRYABLE_EXIT if _is_retryable(error) else 1
-        _keep_exception(settings, name, error, code)
-    _end(code)
+        return None, error
+
+
+def _keep(settings: Settings, name: str, value: object, error: BaseException | None) -> int:
+    """
+    Write down what became of the function; the exit code that says so.
+    """
+    if error is None:
+        try:
+            _keep_value(settings, name, value)
+        except BaseException as unkept:
+            error = unkept
+    if error is None:
+        return 0
+    code = _code_of(error)
+    _keep_exception(settings, name, error, code)
+    return code
 
 
 def _end(code: int) -> NoReturn:
@@ -246,11 +285,14 @@ def resolve(reference: str) -> Callable[..., Any]:
 
 
 def _keep_value(settings: Settings, name: str, value: object) -> None:
+    # Under its own name only when it is whole: whoever reads it may come when this process has been killed.
+    partial, path = settings.path("results", f"{name}.partial"), settings.path("results", f"{name}.pickle")
     try:
-        with open(settings.path("results", f"{name}.pickle"), "wb") as file:
+        with open(partial, "wb") as file:
             dump(value, file)
-    except OSError:
-        raise
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, f"the value of {name} could not be kept: {error.strerror}", path) from error
     except Exception as error:
         raise TypeError(f"{name} returned a value that cannot be pickled ({type(value).__qualname__}): {error}") from error
     _flush()
@@ -270,6 +312,8 @@ def dump(value: object, file: io.BufferedIOBase | Any) -> None:
 
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+# Looking at more values than this takes longer than importing cloudpickle.
+_MANY = 10_000
 
 
 def is_plain(value: object, depth: int = 3) -> bool:
@@ -279,7 +323,7 @@ def is_plain(value: object, depth: int = 3) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if depth == 0 or kind not in (list, tuple, dict):
+    if depth == 0 or kind not in (list, tuple, dict) or len(value) > _MANY:  # type: ignore[arg-type]
         return False
     inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     return all(is_plain(each, depth - 1) for each in inner)  # type: ignore[attr-defined]
@@ -329,21 +373,19 @@ def _describe(error: BaseException) -> dict[str, str]:
 
 
 def _without_us(traceback: TracebackType | None) -> TracebackType | None:
-    # The frame of _run is ours; an exception of the function starts at the frame after it.
-    return traceback.tb_next if traceback is not None and traceback.tb_next is not None else traceback
+    # The outermost frames are ours; an exception of the function starts after them.
+    theirs = traceback
+    while theirs is not None and theirs.tb_frame.f_code.co_filename == __file__:
+        theirs = theirs.tb_next
+    return theirs or traceback
 
 
-def _is_retryable(error: BaseException) -> bool:
+def _code_of(error: BaseException) -> int:
     from ...errors import RetryableError
 
-    return isinstance(error, RetryableError)
-
-
-def _code_of(exit: SystemExit) -> int:
-    # As the interpreter has it: None is 0, a number is itself, anything else is printed and means 1.
-    if exit.code is None:
+    if not isinstance(error, SystemExit):
+        return RETRYABLE_EXIT if isinstance(error, RetryableError) else 1
+    # As the interpreter has it: None is 0, a number is itself, anything else is a message and means 1.
+    if error.code is None:
         return 0
-    if isinstance(exit.code, int):
-        return exit.code & 0xFF
-    sys.stderr.write(f"{exit.code}\n")
-    return 1
+    return error.code & 0xFF if isinstance(error.code, int) else 1
