@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._cluster import ClusterSpec, Replica, replica
+    from ._command import Command, launch
     from ._decorator import DistributedTask, distributed
     from ._job import Job
     from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
@@ -39,6 +40,7 @@ __all__ = [
     "Backend",
     "CleanPodPolicy",
     "ClusterSpec",
+    "Command",
     "DistribError",
     "DistributedTask",
     "Engine",
@@ -73,11 +75,13 @@ __all__ = [
     "__version__",
     "distributed",
     "get_run",
+    "launch",
     "replica",
     "runs",
 ]
 
 _HOMES = {
+    "_command": ("Command", "launch"),
     "_cluster": ("ClusterSpec", "Replica", "replica"),
     "_decorator": ("DistributedTask", "distributed"),
     "_job": ("Job",),

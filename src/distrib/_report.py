@@ -32,6 +32,15 @@ def progress(text: str) -> None:
     send("progress", text=" ".join(str(text).split()))
 
 
+def keep_channel() -> None:
+    """
+    Let the program that is about to take this process's place send messages too.
+    """
+    channel = os.environ.get(CHANNEL_VARIABLE)
+    if channel is not None:
+        os.set_inheritable(int(channel.split(":")[0]), True)
+
+
 def send(kind: str, **fields: object) -> None:
     """
     Send one message to the supervisor, if there is one. Texts that are too long for it are cut short.

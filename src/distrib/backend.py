@@ -5,8 +5,8 @@ What a framework has to say about itself: the base class of every backend.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
@@ -89,6 +89,15 @@ class Backend(ABC):
         """
         The framework's own convention, as variables. Pure: same inputs, same bytes.
         """
+
+    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
+        """
+        What replicas are to call in place of *function*; the function itself unless overridden.
+
+        For frameworks that start processes of their own around it. What comes back is called in the replica with the
+        function's arguments, and has to be picklable.
+        """
+        return function
 
     def fork_safe(self) -> bool:
         """

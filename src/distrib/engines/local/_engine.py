@@ -116,7 +116,8 @@ class _Launch:
         from ._payload import dump_call
 
         try:
-            layout = dump_call(self.plan.call, self.supervisor.payload)
+            function = self.plan.job.backend.wrap(self.plan.call.function, self.plan.job)
+            layout = dump_call(self.plan.call, function, self.supervisor.payload)
             self.supervisor.send(json.dumps(self._orders(layout)).encode() + b"\n")
         except BaseException:
             self._take_back()

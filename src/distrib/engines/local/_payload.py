@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-def dump_call(call: Call[Any], payload: int) -> list[list[int]]:
+def dump_call(call: Call[Any], function: Callable[..., Any], payload: int) -> list[list[int]]:
     """
-    Pickle *call* into *payload*; offset and size of its parts, the pickle first, then its large buffers.
+    Pickle *function*, which stands for that of *call*, and the arguments into *payload*.
+
+    Returns:
+        Offset and size of each part: the pickle first, then its large buffers.
 
     Raises:
         InvalidJobError: Something cannot be pickled; the message names it.
     """
     buffers: list[pickle.PickleBuffer] = []
-    target = reference(call.function) or call.function
+    target = reference(function) or function
     arguments = (tuple(call.args), dict(call.kwargs))
     try:
         stream = _dumps((target, arguments), buffers.append)

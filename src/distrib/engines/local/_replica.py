@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ... import _report
+from ..._command import Command
 from ._linux import die_with_parent
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _run(settings: Settings, name: str) -> NoReturn:
             sys.path.append(path)
     me = os.getpid()
     _report.send("started", pid=me)
-    value, error = _call(settings)
+    value, error = _call(settings, name)
     if os.getpid() != me:
         # The function forked, and its child came back here as well. It is no replica, and speaks for none.
         if error is not None:
@@ -185,9 +186,11 @@ def _run(settings: Settings, name: str) -> NoReturn:
     _end(_keep(settings, name, value, error))
 
 
-def _call(settings: Settings) -> tuple[object, BaseException | None]:
+def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
     try:
         function, args, kwargs = load_call(settings.payload, settings.layout)
+        if isinstance(function, Command):
+            _write_value(settings, name, None)  # nobody will be left to do it
         return function(*args, **kwargs), None
     except SystemExit as exit:
         return None, exit if _code_of(exit) else None
@@ -285,6 +288,12 @@ def resolve(reference: str) -> Callable[..., Any]:
 
 
 def _keep_value(settings: Settings, name: str, value: object) -> None:
+    _write_value(settings, name, value)
+    _flush()
+    _report.send("returned")
+
+
+def _write_value(settings: Settings, name: str, value: object) -> None:
     # Under its own name only when it is whole: whoever reads it may come when this process has been killed.
     partial, path = settings.path("results", f"{name}.partial"), settings.path("results", f"{name}.pickle")
     try:
@@ -295,8 +304,6 @@ def _keep_value(settings: Settings, name: str, value: object) -> None:
         raise OSError(error.errno, f"the value of {name} could not be kept: {error.strerror}", path) from error
     except Exception as error:
         raise TypeError(f"{name} returned a value that cannot be pickled ({type(value).__qualname__}): {error}") from error
-    _flush()
-    _report.send("returned")
 
 
 def dump(value: object, file: io.BufferedIOBase | Any) -> None:

@@ -56,6 +56,7 @@ class Supervisor:
         self.nursery_pid = 0
         self.waiting_for_nursery: list[str] | None = None
         self.ordered: set[str] = set()
+        self.programs: set[str] = set()
         self.partial = b""
         self.half_order = rest
         self._watch(control, self._read_control)
@@ -70,6 +71,7 @@ class Supervisor:
         self.event("supervising", pid=os.getpid())
         self._start_nursery()
         self._do(self.machine.start())
+        self._obey(b"")  # an order that came together with the first one
         while not self.machine.finished:
             for key, _ in self.selector.select(self._patience()):
                 key.data()
@@ -90,6 +92,9 @@ class Supervisor:
         data = os.read(self.control, _CHUNK)
         if not data:
             self._launcher_lost()
+        self._obey(data)
+
+    def _obey(self, data: bytes) -> None:
         *lines, self.half_order = (self.half_order + data).split(b"\n")
         for line in lines:
             order = json.loads(line)
@@ -201,6 +206,8 @@ class Supervisor:
             self.event("started", replica=name, pid=message["pid"], attempt=self.machine.members[name].attempt)
         elif kind == "progress":
             self.event("progress", replica=name, text=message["text"])
+        elif kind == "program":
+            self.programs.add(name)
         elif kind == "serving":
             self.event("serving", replica=name)
             self._do(self.machine.serving(name))
@@ -216,7 +223,8 @@ class Supervisor:
                 self._nursery_lost(code, number)
             return
         report = self.reports.pop(name, {})
-        ok = report.get("kind") == "returned"
+        # A program has nothing to return: its exit code says all.
+        ok = report.get("kind") == "returned" or (name in self.programs and not report and code == number == 0)
         self.event("exited", replica=name, code=code, signal=number, returned=ok)
         ran = time.monotonic() - self.since[name]
         self._do(self.machine.exited(name, report.get("code", 128 + number if number else code), ok=ok, ran=ran))
@@ -248,6 +256,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         self.since[name] = time.monotonic()
+        self.programs.discard(name)
         for ending in ("pickle", "error.json", "exception.pickle"):
             _remove(self.settings.path("results", f"{name}.{ending}"))
         if self.waiting_for_nursery is not None:

@@ -1,0 +1,119 @@
+"""
+Any program as the thing to run: what ``distrib.launch()`` is made of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .errors import InvalidJobError
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+
+
+class Command:
+    """
+    A program and its arguments, callable like a function: it takes the place of the process that calls it.
+
+    .. doctest::
+
+        >>> from distrib import Command, distributed
+        >>> task = distributed(framework="tensorflow", worker=2, local={"echo": False})(Command(["true"]))
+        >>> task.submit().wait().state
+        <RunState.SUCCEEDED: 'Succeeded'>
+
+    Args:
+        argv: The program, looked up in ``PATH``, and its arguments. No shell reads them.
+
+    Raises:
+        InvalidJobError: It is empty, or holds something that is no argument.
+    """
+
+    def __init__(self, argv: Iterable[StrPath]) -> None:
+        if isinstance(argv, (str, bytes)):
+            raise InvalidJobError(
+                f"command={argv!r}: write a list, as in ['python', 'train.py']; no shell reads it.", field="command", value=argv
+            )
+        given = list(argv)
+        for place, argument in enumerate(given):
+            if not _is_argument(argument):
+                raise InvalidJobError(f"command[{place}]={argument!r}: write text without NUL.", field=f"command[{place}]", value=argument)
+        if not given or not os.fspath(given[0]):
+            raise InvalidJobError(
+                f"command={given!r}: write at least the program, as in ['python', 'train.py'].", field="command", value=given
+            )
+        self.argv = [os.fspath(argument) for argument in given]
+        self.__name__ = os.path.basename(self.argv[0])  # noqa: PTH119  # names the run
+
+    def __call__(self) -> None:
+        """
+        Become the program; its exit code is the replica's.
+        """
+        become(self.argv)
+
+    def __repr__(self) -> str:
+        return f"Command({self.argv!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Command, (self.argv,))
+
+
+def _is_argument(value: object) -> bool:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return isinstance(text, str) and "\0" not in text
+
+
+def become(argv: list[str]) -> NoReturn:
+    """
+    Replace this process by a program.
+
+    Raises:
+        FileNotFoundError: There is no such program.
+    """
+    import signal
+
+    from . import _report
+
+    # Python ignores it, and what is ignored stays so in the program; most expect the default.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _report.keep_channel()
+    _report.send("program")
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        # Without the search path's frames; what is wrong is the word that the user wrote.
+        failure = type(error)(error.errno, f"the program cannot be started: {error.strerror}", argv[0])
+    raise failure
+
+
+def launch(argv: Iterable[StrPath], *, framework: str, **keywords: Any) -> None:
+    """
+    Run a program as every replica of a job, and wait until it is over: what ``torchrun`` is for PyTorch, for all frameworks.
+
+    It is supervised as a decorated function is: the same logs, restarts, policies and errors. Each replica finds its place in the
+    environment of its framework, and with :func:`distrib.replica`.
+
+    .. doctest::
+
+        >>> import sys, distrib
+        >>> program = "import distrib; distrib.replica().world_size == 2 or exit(1)"
+        >>> distrib.launch([sys.executable, "-c", program], framework="tensorflow", worker=2, local={"echo": False})
+
+    Args:
+        argv: The program and its arguments; no shell reads them.
+
+        framework: E.g. ``"tensorflow"``.
+
+        keywords: As for :func:`distrib.distributed`.
+
+    Raises:
+        InvalidJobError: The command, or a keyword, is wrong.
+
+        EngineError: The run failed: the program could not be started, or ended with another code than 0.
+    """
+    from ._decorator import distributed
+
+    distributed(framework, **keywords)(Command(argv))()
