@@ -145,6 +145,21 @@ def become(settings: Settings, name: str, environment: Mapping[str, str]) -> Non
         os._exit(NOT_STARTED)
 
 
+def run_program(settings: Settings, name: str, environment: Mapping[str, str], argv: list[str]) -> NoReturn:
+    """
+    Have the program *argv* be the replica *name*, in a process forked for it. Does not return.
+    """
+    try:
+        become(settings, name, environment)
+        for number in (settings.payload, settings.channel):
+            os.set_inheritable(number, True)
+        os.execv(argv[0], argv)
+    except BaseException as error:
+        _keep_exception(settings, name, error, NOT_STARTED)
+    finally:
+        os._exit(NOT_STARTED)
+
+
 def run_fresh() -> NoReturn:
     """
     Be the replica that the arguments describe, in a fresh interpreter.
@@ -193,6 +208,8 @@ def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
             _write_value(settings, name, None)  # nobody will be left to do it
         return function(*args, **kwargs), None
     except SystemExit as exit:
+        if not isinstance(exit.code, int | None):
+            print(exit.code, file=sys.stderr)  # noqa: T201  # as the interpreter does
         return None, exit if _code_of(exit) else None
     except BaseException as error:
         return None, error

@@ -16,13 +16,15 @@ import selectors
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from ._linux import adopt_orphans, descendants
-from ._machine import Action, Machine, Member, Policy, Verb
+from ._machine import Action, Machine, Member, Policy, State, Verb
 from ._nursery import run_nursery
-from ._replica import Settings, prepare, run_forked, variables
+from ._outlet import Outlet
+from ._replica import Settings, run_forked, run_program
 
 #: The launcher is gone, maybe killed: nobody waits for a graceful end, but a short one is cheap.
 _ORPHANED_GRACE = 0.5
@@ -47,18 +49,19 @@ class Supervisor:
         self.history = os.open(self.settings.path("", "events.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self.control = control
         self.selector = selectors.DefaultSelector()
-        self.outbox = bytearray()
+        self.launcher_pipe = Outlet(1, self.selector)
+        self.todo: deque[Action] = deque()
         self.timers: list[tuple[float, int, str]] = []
         self.pids: dict[int, str] = {}
         self.since: dict[str, float] = {}
         self.reports: dict[str, dict[str, Any]] = {}
-        self.nursery: int | None = None
+        self.nursery: Outlet | None = None
         self.nursery_pid = 0
         self.waiting_for_nursery: list[str] | None = None
         self.ordered: set[str] = set()
-        self.programs: set[str] = set()
         self.partial = b""
         self.half_order = rest
+        self.torn = False
         self._watch(control, self._read_control)
         self._watch(self.channel, lambda: None)  # read whenever anything happens, after the dead are collected
         self._watch(wakeup, lambda: self._read_signals(wakeup))
@@ -108,6 +111,10 @@ class Supervisor:
             if number is not None and number in watched:
                 self.selector.unregister(number)
         self.event("launcher-lost")
+        # Somebody who inherited the pipe may keep it open, and never read from it.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
         self.machine.policy.grace_period = min(self.machine.policy.grace_period, _ORPHANED_GRACE)
         self._do(self.machine.cancel("the program that started the run is gone"))
         self._set_timer("abandon", _ORPHANED_GRACE)
@@ -141,9 +148,10 @@ class Supervisor:
         messages = []
         for line in lines:
             try:
-                messages.append(json.loads(line))
+                message = json.loads(line)
             except ValueError:  # somebody else's bytes: the user's code found the descriptor and wrote to it
                 continue
+            messages += [message] if isinstance(message, dict) else []
         return messages
 
     # What became of whom.
@@ -191,7 +199,7 @@ class Supervisor:
     def _forked(self, pid: int, name: str) -> None:
         self.ordered.discard(name)
         self.pids[pid] = name
-        if self.machine.members[name].state.value == "Stopping":
+        if self.machine.members[name].state is State.STOPPING:
             _signal(pid, signal.SIGTERM)  # it was to be stopped before its process was known
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -206,8 +214,6 @@ class Supervisor:
             self.event("started", replica=name, pid=message["pid"], attempt=self.machine.members[name].attempt)
         elif kind == "progress":
             self.event("progress", replica=name, text=message["text"])
-        elif kind == "program":
-            self.programs.add(name)
         elif kind == "serving":
             self.event("serving", replica=name)
             self._do(self.machine.serving(name))
@@ -223,8 +229,10 @@ class Supervisor:
                 self._nursery_lost(code, number)
             return
         report = self.reports.pop(name, {})
-        # A program has nothing to return: its exit code says all.
-        ok = report.get("kind") == "returned" or (name in self.programs and not report and code == number == 0)
+        # A replica that has closed all its descriptors, or became a program, cannot say that it returned, but has left its value.
+        silent = not report and code == number == 0
+        ok = report.get("kind") == "returned" or (silent and os.path.exists(self.settings.path("results", f"{name}.pickle")))
+        _remove(self.settings.path("results", f"{name}.partial"))
         self.event("exited", replica=name, code=code, signal=number, returned=ok)
         ran = time.monotonic() - self.since[name]
         self._do(self.machine.exited(name, report.get("code", 128 + number if number else code), ok=ok, ran=ran))
@@ -232,7 +240,13 @@ class Supervisor:
     # Doing.
 
     def _do(self, actions: list[Action]) -> None:
-        for action in actions:
+        """
+        Do it all, in order, and then what doing it has led to.
+        """
+        busy = bool(self.todo)
+        self.todo += actions
+        while self.todo and not busy:
+            action = self.todo[0]
             if action.verb is Verb.START:
                 self._start(action.name)
             elif action.verb is Verb.TERMINATE:
@@ -243,20 +257,26 @@ class Supervisor:
                 self._set_timer(action.name, action.seconds)
             elif action.verb in (Verb.NOTE, Verb.RESTARTING):
                 self.event(action.verb.value, replica=action.name, text=action.text)
+            self.todo.popleft()
 
     def _signal_replica(self, name: str, number: signal.Signals) -> None:
         self.event("signalled", replica=name, signal=int(number))
         if self.waiting_for_nursery and name in self.waiting_for_nursery:
             self.waiting_for_nursery.remove(name)
-            self._do(self.machine.exited(name, 128 + number, ok=False))
+            self._never_started(name)
             return
         for pid, owner in self.pids.items():
             if owner == name:
                 _signal(pid, number)
 
+    def _never_started(self, name: str) -> None:
+        self._do(self.machine.exited(name, 128 + signal.SIGTERM, ok=False))
+
     def _start(self, name: str) -> None:
         self.since[name] = time.monotonic()
-        self.programs.discard(name)
+        if self.machine.members[name].state is not State.RUNNING:  # the failure of another one came in between
+            self._never_started(name)
+            return
         for ending in ("pickle", "error.json", "exception.pickle"):
             _remove(self.settings.path("results", f"{name}.{ending}"))
         if self.waiting_for_nursery is not None:
@@ -275,7 +295,7 @@ class Supervisor:
         elif self.nursery is not None:
             order = json.dumps({"name": name, "environment": member["environment"]}) + "\n"
             self.ordered.add(name)
-            os.write(self.nursery, order.encode())
+            self.nursery.send(order.encode())
         else:
             pid = os.fork()
             if pid == 0:
@@ -288,20 +308,15 @@ class Supervisor:
         argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(self.settings.sys_path)]
         pid = os.fork()
         if pid == 0:
-            try:
-                prepare(self.settings, name)
-                for number in (self.settings.payload, self.settings.channel):
-                    os.set_inheritable(number, True)
-                os.execve(sys.executable, argv, {**os.environ, **own, **variables(self.settings, name, environment)})
-            finally:
-                os._exit(127)
+            run_program(self.settings, name, {**own, **environment}, argv)
         return pid
 
     def _start_nursery(self) -> None:
         modules = self.orders["preload"]
         if not modules or self.orders["start_method"] == "spawn":
             return
-        reading, self.nursery = os.pipe()
+        reading, writing = os.pipe()
+        self.nursery = Outlet(writing, self.selector)
         self.waiting_for_nursery = []
         supervisor = os.getpid()
         self.nursery_pid = os.fork()
@@ -318,6 +333,11 @@ class Supervisor:
             self._start(name)
 
     def _nursery_lost(self, code: int, number: int) -> None:
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
+        if self.orders["start_method"] == "spawn":
+            return  # it has said why, and ended by itself
         how = f"got signal {number}" if number else f"ended with code {code}"
         self._nursery_done("unforkable", {"text": f"the process that imports the framework {how}"})
         while self.ordered:
@@ -325,12 +345,11 @@ class Supervisor:
 
     def _close(self) -> None:
         if self.nursery is not None:
-            os.close(self.nursery)
-            _signal(self.nursery_pid, signal.SIGKILL)
+            self.nursery.close()
         _end_descendants()
         machine = self.machine
         self.event("finished", state=machine.outcome, reason=machine.reason, replica=machine.root, restarts=machine.restarts)
-        self._flush_outbox(wait=True)
+        self.launcher_pipe.flush(wait=True)
 
     # Timers and events.
 
@@ -353,27 +372,16 @@ class Supervisor:
         Write one event into the history and tell the launcher; neither may stop the run.
         """
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}).encode() + b"\n"
+        self._remember(line)
+        self.launcher_pipe.send(line)
+
+    def _remember(self, line: bytes) -> None:
+        # A line that was cut short must not take the next one along.
+        line = b"\n" + line if self.torn else line
         try:
-            os.write(self.history, line)
+            self.torn = os.write(self.history, line) < len(line)
         except OSError:  # the disk is full: the run matters more than its history
             pass
-        self.outbox += line
-        self._flush_outbox()
-
-    def _flush_outbox(self, *, wait: bool = False) -> None:
-        os.set_blocking(1, wait)
-        try:
-            while self.outbox:
-                del self.outbox[: os.write(1, self.outbox)]
-        except BlockingIOError:  # the launcher is stopped, or slow: the rest follows when there is room
-            pass
-        except BrokenPipeError:  # it is gone
-            self.outbox.clear()
-        is_watched = 1 in self.selector.get_map()
-        if self.outbox and not is_watched:
-            self.selector.register(1, selectors.EVENT_WRITE, self._flush_outbox)
-        elif not self.outbox and is_watched:
-            self.selector.unregister(1)
 
     def _watch(self, number: int, ready: Callable[[], None]) -> None:
         self.selector.register(number, selectors.EVENT_READ, ready)
@@ -388,8 +396,9 @@ def _end_descendants() -> None:
         except ChildProcessError:
             return
         waiting = 0
-        for pid in descendants():
-            _signal(pid, signal.SIGKILL)
+        found = descendants()
+        if not [pid for pid in found if _signal(pid, signal.SIGKILL)] and found:
+            return  # what is left belongs to another user, and cannot be ended from here
 
 
 def _kill_group(leader: int) -> None:
@@ -399,11 +408,12 @@ def _kill_group(leader: int) -> None:
         pass
 
 
-def _signal(pid: int, number: int) -> None:
+def _signal(pid: int, number: int) -> bool:
     try:
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+    except OSError:  # it is gone, or has become another user's by running a program of theirs
+        return False
+    return True
 
 
 def _remove(path: str) -> None:
@@ -418,6 +428,9 @@ def main() -> None:
     Be the supervisor of the run that the first line of the standard input describes.
     """
     adopt_orphans()
+    _open_standard_descriptors()
+    # The thread that started this process may have blocked signals, as worker threads do.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reading, writing = os.pipe()
@@ -436,10 +449,21 @@ def main() -> None:
             return
         data += chunk
     first, _, rest = bytes(data).partition(b"\n")
-    Supervisor(first, rest, control=0, channel=(reading, writing), wakeup=waking).run()
+    try:
+        Supervisor(first, rest, control=0, channel=(reading, writing), wakeup=waking).run()
+    except BaseException:
+        _end_descendants()  # a mistake of ours must not leave anything behind either
+        raise
     os._exit(0)  # there is nothing to tear down
 
 
 def _import_while_waiting() -> None:
     # The launcher takes a while to say what to run, and most calls are pickled by it.
     import cloudpickle  # noqa: F401
+
+
+def _open_standard_descriptors() -> None:
+    # A launcher without a standard error hands none on, and the next file opened would take its number.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  # 0, 1 and 2 are taken now
+        pass
+    os.close(number)
