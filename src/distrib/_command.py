@@ -80,7 +80,6 @@ def become(argv: list[str]) -> NoReturn:
     # Python ignores it, and what is ignored stays so in the program; most expect the default.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _report.keep_channel()
-    _report.send("program")
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
