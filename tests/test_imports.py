@@ -19,7 +19,7 @@ MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"
 #: A module, or a folder of modules, imports only what stands on an earlier line than itself (or is in its own folder).
 LEVELS = (
     {"errors", "_report"},
-    {"_refusal"},
+    {"_command", "_refusal"},
     {"_frozen", "_quantity"},
     {"_fields"},
     {"_cluster", "_model"},

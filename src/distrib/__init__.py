@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._cluster import ClusterSpec, Replica, replica
-    from ._command import Command, launch
-    from ._decorator import DistributedTask, distributed
+    from ._command import Command
+    from ._decorator import DistributedTask, distributed, launch
     from ._job import Job
     from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
     from .backend import Backend, Role
@@ -81,9 +81,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_command": ("Command", "launch"),
+    "_command": ("Command",),
     "_cluster": ("ClusterSpec", "Replica", "replica"),
-    "_decorator": ("DistributedTask", "distributed"),
+    "_decorator": ("DistributedTask", "distributed", "launch"),
     "_job": ("Job",),
     "_model": ("CleanPodPolicy", "ReplicaGroup", "Resources", "RestartPolicy", "RestartScope", "RunPolicy", "SuccessPolicy"),
     "backend": ("Backend", "Role"),

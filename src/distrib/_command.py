@@ -1,5 +1,5 @@
 """
-Any program as the thing to run: what ``distrib.launch()`` is made of.
+Any program as the thing to run.
 """
 
 from __future__ import annotations
@@ -86,33 +86,3 @@ def become(argv: list[str]) -> NoReturn:
         # Without the search path's frames; what is wrong is the word that the user wrote.
         failure = type(error)(error.errno, f"the program cannot be started: {error.strerror}", argv[0])
     raise failure
-
-
-def launch(argv: Iterable[StrPath], *, framework: str, **keywords: Any) -> None:
-    """
-    Run a program as every replica of a job, and wait until it is over: what ``torchrun`` is for PyTorch, for all frameworks.
-
-    It is supervised as a decorated function is: the same logs, restarts, policies and errors. Each replica finds its place in the
-    environment of its framework, and with :func:`distrib.replica`.
-
-    .. doctest::
-
-        >>> import sys, distrib
-        >>> program = "import distrib; distrib.replica().world_size == 2 or exit(1)"
-        >>> distrib.launch([sys.executable, "-c", program], framework="tensorflow", worker=2, local={"echo": False})
-
-    Args:
-        argv: The program and its arguments; no shell reads them.
-
-        framework: E.g. ``"tensorflow"``.
-
-        keywords: As for :func:`distrib.distributed`.
-
-    Raises:
-        InvalidJobError: The command, or a keyword, is wrong.
-
-        EngineError: The run failed: the program could not be started, or ended with another code than 0.
-    """
-    from ._decorator import distributed
-
-    distributed(framework, **keywords)(Command(argv))()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -15,6 +15,8 @@ from ._registry import get_engine
 from .errors import InvalidJobError
 
 if TYPE_CHECKING:
+    from _typeshed import StrPath
+
     from ._model import Resources, RunPolicy
     from .engine import Call, Engine, Plan, Run
 
@@ -202,6 +204,36 @@ def distributed(
         return DistributedTask(function, job)
 
     return decorate
+
+
+def launch(argv: Iterable[StrPath], *, framework: str, **keywords: Any) -> None:
+    """
+    Run a program as every replica of a job, and wait until it is over: what ``torchrun`` is for PyTorch, for all frameworks.
+
+    It is supervised as a decorated function is: the same logs, restarts, policies and errors. Each replica finds its place in the
+    environment of its framework, and with :func:`distrib.replica`.
+
+    .. doctest::
+
+        >>> import sys, distrib
+        >>> program = "import distrib; distrib.replica().world_size == 2 or exit(1)"
+        >>> distrib.launch([sys.executable, "-c", program], framework="tensorflow", worker=2, local={"echo": False})
+
+    Args:
+        argv: The program and its arguments; no shell reads them.
+
+        framework: E.g. ``"tensorflow"``.
+
+        keywords: As for :func:`distrib.distributed`.
+
+    Raises:
+        InvalidJobError: The command, or a keyword, is wrong.
+
+        EngineError: The run failed: the program could not be started, or ended with another code than 0.
+    """
+    from ._command import Command
+
+    distributed(framework, **keywords)(Command(argv))()
 
 
 def _check_engine_options(job: Job) -> None:
