@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from ._command import Command
     from ._decorator import DistributedTask, distributed, launch
     from ._job import Job
-    from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
+    from ._model import (
+        CleanPodPolicy,
+        ReplicaGroup,
+        Resources,
+        RestartPolicy,
+        RestartScope,
+        RunPolicy,
+        SchedulingPolicy,
+        SuccessPolicy,
+        Toleration,
+        Volume,
+    )
     from .backend import Backend, Role
     from .engine import Engine, Event, Plan, ReplicaStatus, Results, Run, RunState, RunStatus
     from .errors import (
@@ -67,11 +78,14 @@ __all__ = [
     "RunState",
     "RunStatus",
     "RunTimeoutError",
+    "SchedulingPolicy",
     "SubmitError",
     "SuccessPolicy",
+    "Toleration",
     "UnknownBackendError",
     "UnknownEngineError",
     "UnsupportedError",
+    "Volume",
     "__version__",
     "distributed",
     "get_run",
@@ -85,7 +99,18 @@ _HOMES = {
     "_cluster": ("ClusterSpec", "Replica", "replica"),
     "_decorator": ("DistributedTask", "distributed", "launch"),
     "_job": ("Job",),
-    "_model": ("CleanPodPolicy", "ReplicaGroup", "Resources", "RestartPolicy", "RestartScope", "RunPolicy", "SuccessPolicy"),
+    "_model": (
+        "CleanPodPolicy",
+        "ReplicaGroup",
+        "Resources",
+        "RestartPolicy",
+        "RestartScope",
+        "RunPolicy",
+        "SchedulingPolicy",
+        "SuccessPolicy",
+        "Toleration",
+        "Volume",
+    ),
     "backend": ("Backend", "Role"),
     "engine": ("Engine", "Event", "Plan", "ReplicaStatus", "Results", "Run", "RunState", "RunStatus"),
 }

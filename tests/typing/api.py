@@ -91,6 +91,9 @@ class Trainer:
 fit = distributed(framework="tensorflow", worker=2)(Trainer().fit)
 assert_type(fit(2), dict[str, float])
 
+# Programs bring no value.
+assert_type(distributed("tensorflow", worker=2)(distrib.Command(["true"])).submit(), Run[None])
+
 # Inside of a replica.
 me = distrib.replica()
 assert_type(me, Replica)
