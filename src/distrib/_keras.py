@@ -8,6 +8,7 @@ is asked to do, so nothing is sent to other workers.
 # ruff: noqa: SLF001 -- the defects are in private parts of Keras, and so is the way round them.
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -303,11 +304,9 @@ class _OneStep(_View):
 
 def _run_steps(one: Callable[..., Any], iterator: Any, steps: int) -> Any:
     outputs = one(iterator)
-    for _ in range(steps - 1):
-        try:
+    with contextlib.suppress(StopIteration):
+        for _ in range(steps - 1):
             outputs = one(iterator)
-        except StopIteration:
-            break
     return outputs
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["strategy"]
 
+#: How many operations may run side by side.
+_THREADS = "TF_NUM_INTEROP_THREADS"
+
 _made: tf.distribute.Strategy | None = None
 
 
@@ -147,7 +150,7 @@ def _multi_worker(place: _Place, *, keras_fix: bool) -> tf.distribute.Strategy:
     import tensorflow as tf
 
     _require_fresh_runtime()
-    _report.progress(f"{place.name} waits for the cluster of {place.cluster.world_size}")
+    _report.progress(f"waiting for the cluster of {place.cluster.world_size}")
     try:
         made = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -168,6 +171,9 @@ def _parameter_server(place: _Place) -> tf.distribute.Strategy:
             )
     # As TensorFlow's guide has it: a server that is slow to come up is waited for.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+    # With a single one, TensorFlow's own choice on a single processor, the chief waits for ever.
+    if os.environ.get(_THREADS) in (None, "0", "1"):
+        os.environ[_THREADS] = str(max(2, os.cpu_count() or 1))
     if place.role != "chief":
         _serve(place)
     return _lead(place)
@@ -177,7 +183,7 @@ def _lead(place: _Place) -> tf.distribute.Strategy:
     import tensorflow as tf
 
     _require_fresh_runtime()
-    _report.progress(f"{place.name} waits for the cluster of {place.cluster.world_size}")
+    _report.progress(f"waiting for the cluster of {place.cluster.world_size}")
     try:
         made = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     except tf.errors.OpError as error:
