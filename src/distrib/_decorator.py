@@ -47,9 +47,9 @@ class DistributedTask(Generic[P, R_co]):
     __distrib_task__ = True
 
     def __init__(self, function: Callable[P, R_co], job: Job) -> None:
+        update_wrapper(self, function)
         self.function = function
         self.job = job
-        update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """
@@ -61,9 +61,10 @@ class DistributedTask(Generic[P, R_co]):
         from .engine import cancelling
         from .errors import EngineError
 
-        run = self.submit(*args, **kwargs)
         try:
-            with cancelling(run):
+            with cancelling() as runs:
+                run = self.submit(*args, **kwargs)
+                runs.append(run)
                 return run.result()
         except EngineError as error:
             # Where in our code the error was made helps nobody: what the user sees starts at the user's own call.
@@ -112,7 +113,8 @@ class DistributedTask(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{group.role}={group.replicas}" for group in self.job.groups)
-        return f"<{self.function.__qualname__}: distributed {self.job.framework}, {counts}>"
+        name = getattr(self.function, "__qualname__", None) or repr(self.function)
+        return f"<{name}: distributed {self.job.framework}, {counts}>"
 
     @overload
     def __get__(self, instance: None, owner: type) -> DistributedTask[P, R_co]: ...
@@ -138,9 +140,17 @@ class DistributedTask(Generic[P, R_co]):
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call[R_co]:
         from .engine import Call
 
-        # A wrong call is told here, as Python tells it, not by every replica.
-        inspect.signature(self.function).bind(*args, **kwargs)
-        return Call(self.function, args, dict(kwargs))
+        call = Call(self.function, args, dict(kwargs))
+        try:
+            signature = inspect.signature(self.function)
+        except ValueError:  # a built-in function that does not tell
+            return call
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            # A wrong call is told here, as Python tells it, not by every replica.
+            raise TypeError(f"{call.name}() {error}") from None
+        return call
 
 
 def distributed(

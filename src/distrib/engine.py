@@ -5,6 +5,7 @@ What every engine has to offer: plans that can be read before anything starts, a
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -326,21 +327,27 @@ class Engine(ABC):
 
 
 @contextmanager
-def cancelling(run: Run[Any]) -> Iterator[None]:
+def cancelling() -> Iterator[list[Run[Any]]]:
     """
-    Have Ctrl-C, SIGTERM and SIGHUP cancel *run* while its caller waits for it, and end the caller as they would have.
+    Have Ctrl-C, SIGTERM and SIGHUP cancel the runs that the block puts into the list, and end the caller as they would have.
 
     A second Ctrl-C leaves out the grace period. Handlers that the program has set are left alone.
     """
-    with _handled(signal.SIGTERM, signal.SIGHUP):
-        try:
-            yield
-        except KeyboardInterrupt:
-            _cancel(run)
-            raise
-        except _Ended as ended:
-            _cancel(run)
-            ended.again()
+    runs: list[Run[Any]] = []
+    ours = _unhandled(signal.SIGTERM, signal.SIGHUP)
+    try:
+        for number in ours:
+            signal.signal(number, _end)
+        yield runs
+    except KeyboardInterrupt:
+        _cancel(runs)
+        raise
+    except _Ended as ended:
+        _cancel(runs)
+        ended.again()
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Ended(BaseException):
@@ -350,32 +357,31 @@ class _Ended(BaseException):
 
     def again(self) -> NoReturn:
         number = self.args[0]
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # its reader may be gone as well
+                stream.flush()
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         raise SystemExit(128 + number)  # only if the signal is blocked
 
 
-def _cancel(run: Run[Any]) -> None:
-    try:
-        run.cancel()
-    except (KeyboardInterrupt, _Ended):
-        run.cancel(at_once=True)
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise _Ended(number)
 
 
-@contextmanager
-def _handled(*numbers: signal.Signals) -> Iterator[None]:
+def _unhandled(*numbers: signal.Signals) -> list[signal.Signals]:
     # Only the main thread may set handlers, and only it is interrupted by them.
-    ours = []
-    if threading.current_thread() is threading.main_thread():
-        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise _Ended(number)
 
-    for number in ours:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+def _cancel(runs: Sequence[Run[Any]]) -> None:
+    # Whoever presses Ctrl-C a third time is not made to wait any longer.
+    for at_once in (False, True):
+        try:
+            for run in runs:
+                run.cancel(at_once=at_once)
+        except (KeyboardInterrupt, _Ended):
+            continue
+        return
