@@ -17,7 +17,7 @@ from ..._cluster import REPLICA_VARIABLE
 from ...engine import Call, Engine
 from ...errors import SubmitError
 from ._options import LocalOptions
-from ._process import SupervisorProcess, interpreter_flags
+from ._process import SupervisorProcess, import_path, interpreter_flags
 
 if TYPE_CHECKING:
     import socket
@@ -83,7 +83,7 @@ class LocalEngine(Engine):
         from . import _history
         from ._run import StoredRun
 
-        return [StoredRun(folder) for folder in _history.folders()]
+        return [StoredRun(folder, about) for folder, about in _history.folders()]
 
     def get_run(self, id: str) -> Run[Any]:
         """
@@ -93,9 +93,10 @@ class LocalEngine(Engine):
         from ._run import StoredRun
 
         folder = os.path.join(_history.runs_folder(), id)
-        if os.path.basename(folder) != id or not _history.read_about(folder):
+        about = _history.read_about(folder) if os.path.basename(folder) == id else {}
+        if not about:
             raise LookupError(f"no run is called {id!r} in {_history.runs_folder()}; distrib.runs() lists them all")
-        return StoredRun(folder)
+        return StoredRun(folder, about)
 
 
 class _Launch:
@@ -104,12 +105,11 @@ class _Launch:
     """
 
     def __init__(self, plan: LocalPlan[R], supervisor: SupervisorProcess) -> None:
-        from ._history import create, lock_alive
+        from ._history import create
 
         self.plan = plan
         self.supervisor = supervisor
-        self.folder = create(supervisor.id, _about(plan))
-        self.lock = lock_alive(self.folder)
+        self.folder, self.lock = create(supervisor.id, _about(plan))
         self.ports: list[socket.socket] = []
 
     def start(self) -> None:
@@ -117,13 +117,13 @@ class _Launch:
 
         try:
             function = self.plan.job.backend.wrap(self.plan.call.function, self.plan.job)
-            layout = dump_call(self.plan.call, function, self.supervisor.payload)
-            self.supervisor.send(json.dumps(self._orders(layout)).encode() + b"\n")
+            table = dump_call(self.plan.call, function, self.supervisor.payload)
+            self.supervisor.send(json.dumps(self._orders(table)).encode() + b"\n")
         except BaseException:
             self._take_back()
             raise
 
-    def _orders(self, layout: list[list[int]]) -> dict[str, Any]:
+    def _orders(self, table: tuple[int, int]) -> dict[str, Any]:
         from ._plan import cluster_at, with_cluster
 
         addresses = self._take_ports(len(self.plan.processes))
@@ -131,9 +131,9 @@ class _Launch:
         settings = {
             "folder": self.folder,
             "payload": self.supervisor.payload,
-            "layout": layout,
+            "table": table,
             "argv": sys.argv,
-            "sys_path": sys.path,
+            "sys_path": import_path(),
         }
         return {
             "settings": settings,
@@ -164,18 +164,26 @@ class _Launch:
         """
         import socket
 
-        for _ in range(count):
-            port = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.ports.append(port)
-            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "SO_REUSEPORT"):
-                port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port.bind((_HOST, 0))
-        addresses = [f"{_HOST}:{port.getsockname()[1]}" for port in self.ports]
-        for port in self.ports[_HELD_PORTS:]:
-            port.close()
-        del self.ports[_HELD_PORTS:]
-        return addresses
+        numbers: dict[int, None] = {}
+        try:
+            # One that is not held may come twice; one that comes for ever is the last there is.
+            for _ in range(2 * count + _HELD_PORTS):
+                if len(numbers) == count:
+                    break
+                port = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                self.ports.append(port)
+                port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if hasattr(socket, "SO_REUSEPORT"):
+                    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                port.bind((_HOST, 0))
+                numbers[port.getsockname()[1]] = None
+                if len(self.ports) > _HELD_PORTS:
+                    self.ports.pop().close()
+        except OSError as error:
+            raise SubmitError(f"{count} free ports are needed, and number {len(numbers) + 1} cannot be had: {error.strerror}") from error
+        if len(numbers) < count:
+            raise SubmitError(f"{count} free ports are needed, and the system has only {len(numbers)}.")
+        return [f"{_HOST}:{number}" for number in numbers]
 
     def _take_back(self) -> None:
         import shutil
@@ -201,7 +209,7 @@ def _check(job: Job, call: Call[Any]) -> None:
 
 def _new_id(job: Job, call: Call[Any]) -> str:
     name = job.name or "".join(letter if letter.isalnum() else "-" for letter in call.name.lower() if letter.isascii()).strip("-")
-    return f"{(name or 'run')[:40]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
+    return f"{(name or 'run')[:40]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
 
 
 def _about(plan: LocalPlan[Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attrs import evolve
+
 from ...engine import Event, ReplicaStatus, RunState, RunStatus
 from ...errors import SubmitError
 
@@ -59,27 +61,33 @@ def _state_folder() -> str:
     return platformdirs.user_state_dir("distrib", appauthor=False)
 
 
-def create(id: str, about: Mapping[str, Any]) -> str:
+def create(id: str, about: Mapping[str, Any]) -> tuple[str, int]:
     """
-    Make the folder of a new run.
+    Make the folder of a new run; it, and the descriptor that says that the run lives.
 
     Raises:
         SubmitError: It cannot be written; the message says where and what to do.
     """
-    folder = os.path.join(runs_folder(), id)
+    made = False
+    folder = id
     try:
+        folder = os.path.join(runs_folder(), id)
+        os.makedirs(runs_folder(), exist_ok=True)
+        os.mkdir(folder, 0o700)  # results are unpickled from here: nobody else may write
+        made = True
         for part in ("logs", "results"):
-            os.makedirs(os.path.join(folder, part))
+            os.mkdir(os.path.join(folder, part))
         with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
             json.dump(about, file)
+        return folder, lock_alive(folder)
     except OSError as error:
-        import shutil
+        if made:
+            import shutil
 
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         raise SubmitError(
             f"the run's folder {folder} cannot be written ({error.strerror}). Set {STATE_VARIABLE} to a folder that can be written."
         ) from error
-    return folder
 
 
 def read_about(folder: str) -> dict[str, Any]:
@@ -106,9 +114,11 @@ def read_events(folder: str) -> list[dict[str, Any]]:
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:  # a write that the disk had no room for
             continue
+        if isinstance(event, dict) and "kind" in event:
+            found.append(event)
     return found
 
 
@@ -134,6 +144,8 @@ class Progress:
         self.root = ""
         self.restarts = 0
         self.finished = False
+        #: What each replica said about its last failure, should its own notes of it be missing.
+        self.raised: dict[str, dict[str, Any]] = {}
 
     def take(self, event: Mapping[str, Any]) -> None:
         """
@@ -144,8 +156,13 @@ class Progress:
             self.finished = True
             self.state = _FINAL[event["state"]]
             self.reason, self.root, self.restarts = event["reason"], event["replica"], event["restarts"]
+            for each, status in self.replicas.items():
+                if status.state in ("Waiting", "Stopping"):  # it was not to be started any more
+                    self.replicas[each] = evolve(status, state="Stopped")
         elif name in self.replicas:
             self.replicas[name] = self._next(kind, self.replicas[name], event)
+            if kind == "raised":
+                self.raised[name] = dict(event)
             self.state = {"started": RunState.RUNNING, "restarting": RunState.RESTARTING}.get(kind, self.state)
 
     @staticmethod
@@ -201,14 +218,14 @@ def is_alive(folder: str) -> bool:
     return False
 
 
-def folders() -> Iterator[str]:
+def folders() -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    The folders of all runs, the newest first; those that have outlived their time to live are left out.
+    The folders of all runs and what was submitted, the newest first; those that have outlived their time to live are left out.
     """
     for folder in _by_age():
         about = read_about(folder)
         if about and not _has_expired(folder, about):
-            yield folder
+            yield folder, about
 
 
 def prune() -> None:
@@ -228,10 +245,20 @@ def prune() -> None:
 
     for place, folder in enumerate(_by_age()):
         about = read_about(folder)
-        unwanted = place >= KEEP_RUNS or now - _modified(folder) > KEEP_SECONDS or not about or _has_expired(folder, about)
+        expired = _has_expired(folder, about) and not _may_be_read(about)
+        unwanted = place >= KEEP_RUNS or now - _changed(folder) > KEEP_SECONDS or not about or expired
         # One that is being started has no run.json, or no lock, for a moment.
         if unwanted and not is_alive(folder) and now - _modified(folder) > _STARTING_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_be_read(about: Mapping[str, Any]) -> bool:
+    # The program that started the run reads results and logs from the folder when it is asked for them.
+    try:
+        os.kill(about["launcher"], 0)
+    except (OSError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _by_age() -> list[str]:
@@ -247,6 +274,10 @@ def _modified(folder: str) -> float:
         return os.stat(folder).st_mtime
     except OSError:
         return 0.0
+
+
+def _changed(folder: str) -> float:
+    return max(_modified(folder), _modified(os.path.join(folder, "events.jsonl")))
 
 
 def _finished(folder: str) -> float | None:

@@ -4,14 +4,15 @@ The call on its way to the replicas: a function, its arguments, in memory that a
 
 from __future__ import annotations
 
-import io
-import os
+import json
 import pickle
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType, ModuleType
+from typing import IO, TYPE_CHECKING, Any
 
-from ...errors import InvalidJobError
+from ...errors import SubmitError
 from ._replica import is_plain
 
 if TYPE_CHECKING:
@@ -21,50 +22,94 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-def dump_call(call: Call[Any], function: Callable[..., Any], payload: int) -> list[list[int]]:
+def dump_call(call: Call[Any], function: Callable[..., Any], payload: int) -> tuple[int, int]:
     """
     Pickle *function*, which stands for that of *call*, and the arguments into *payload*.
 
     Returns:
-        Offset and size of each part: the pickle first, then its large buffers.
+        Offset and size of the table of its parts, JSON: offset and size of the pickle, then of each of its large buffers.
 
     Raises:
         InvalidJobError: Something cannot be pickled; the message names it.
+
+        SubmitError: There is no room for it.
     """
     buffers: list[pickle.PickleBuffer] = []
-    target = reference(function) or function
-    arguments = (tuple(call.args), dict(call.kwargs))
     try:
-        stream = _dumps((target, arguments), buffers.append)
-    except Exception as error:
-        raise _unpicklable(call, error) from error
-    return _write(payload, [stream, *(buffer.raw() for buffer in buffers)])
+        with open(payload, "wb", closefd=False) as file:
+            try:
+                dump(*_target(function, call.args), dict(call.kwargs), file=file, keep=buffers.append)
+            except OSError:
+                raise
+            except Exception as error:
+                from ._unpicklable import explain
+
+                raise explain(call, error) from error
+            table = [[0, file.tell()], *(_write(file, buffer.raw()) for buffer in buffers)]
+            return _write(file, memoryview(json.dumps(table).encode()))
+    except OSError as error:
+        raise SubmitError(f"the arguments of {call.name}() cannot be kept in memory for the replicas: {error.strerror}") from error
 
 
-def _dumps(value: Any, keep: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
-    target, arguments = value
-    if isinstance(target, str) and is_plain(arguments, depth=4):
-        return pickle.dumps(value, protocol=5)
+def _target(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str | Callable[..., Any], tuple[Any, ...]]:
+    if isinstance(function, MethodType):
+        # The function by reference where that can be had: its module's globals then stay where they are.
+        method = reference(function.__func__)
+        return (method, (function.__self__, *args)) if method else (function, tuple(args))
+    return reference(function) or function, tuple(args)
+
+
+def dump(
+    target: str | Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    file: IO[bytes],
+    keep: Callable[[pickle.PickleBuffer], Any] | None = None,
+) -> None:
+    """
+    Pickle a function, or its reference, and its arguments; large buffers go to *keep* instead.
+    """
+    value = (target, (args, kwargs))
+    if isinstance(target, str) and is_plain((args, kwargs), depth=4):
+        pickle.dump(value, file, protocol=5)
+        return
     import cloudpickle
 
-    stream = io.BytesIO()
-    # A buffer is kept out of the stream when the callback returns something false, as append does.
-    cloudpickle.Pickler(stream, protocol=5, buffer_callback=keep).dump(value)
-    return stream.getvalue()
+    with _by_value(target):
+        # A buffer is kept out of the stream when the callback returns something false, as append does.
+        cloudpickle.Pickler(file, protocol=5, buffer_callback=keep).dump(value)
 
 
-def _write(payload: int, parts: Iterable[bytes | memoryview]) -> list[list[int]]:
-    layout = []
-    at = 0
-    for part in parts:
-        at = -(-at // _ALIGNMENT) * _ALIGNMENT
-        view = memoryview(part)
-        layout.append([at, view.nbytes])
-        done = 0
-        while done < view.nbytes:  # a single write takes 2 GiB at most
-            done += os.pwrite(payload, view[done:], at + done)
-        at += done
-    return layout
+@contextmanager
+def _by_value(target: Any) -> Iterator[None]:
+    """
+    Have everything of the target's module travel itself, if no other process can import the module.
+    """
+    import cloudpickle
+
+    name = getattr(target, "__module__", None)
+    if name in (None, "__main__") or name not in sys.modules or not _is_registrable(name) or _is_importable(name):
+        yield
+        return
+    cloudpickle.register_pickle_by_value(sys.modules[name])
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+def _is_registrable(name: str) -> bool:
+    import cloudpickle
+
+    return isinstance(sys.modules[name], ModuleType) and name not in cloudpickle.list_registry_pickle_by_value()
+
+
+def _write(file: IO[bytes], part: memoryview) -> tuple[int, int]:
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+    at = file.tell()
+    file.write(part)
+    return at, part.nbytes
 
 
 def reference(function: Callable[..., Any]) -> str | None:
@@ -74,7 +119,7 @@ def reference(function: Callable[..., Any]) -> str | None:
     module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module in (None, "__main__") or module not in sys.modules or "<" in path or not path:
         return None
-    if not _is_importable(module):
+    if not _is_importable(module) or _wants_by_value(module):
         return None
     found: Any = sys.modules[module]
     for part in path.split("."):
@@ -85,42 +130,23 @@ def reference(function: Callable[..., Any]) -> str | None:
 
 
 def _is_importable(module: str) -> bool:
-    # A module that was made by hand, or run under another name, is not there in another process.
-    spec = getattr(sys.modules[module], "__spec__", None)
-    return spec is not None and spec.origin is not None
+    """
+    Whether another process that imports *module* gets the same one: not if it was made by hand, or run from a path.
+    """
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    parent = module.rpartition(".")[0]
+    if spec is None or (parent and not _is_importable(parent)):
+        return False
+    path = getattr(sys.modules[parent], "__path__", None) if parent else None
+    for finder in sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
+        found = find_spec(module, path) if find_spec is not None else None
+        if found is not None:
+            return bool(found.origin == spec.origin)
+    return False
 
 
-def _unpicklable(call: Call[Any], error: Exception) -> InvalidJobError:
-    for place, value in _suspects(call):
-        try:
-            _dumps((value, ()))
-        except Exception as own:
-            return InvalidJobError(
-                f"{place} of {call.name}() cannot be sent to the replicas: a {type(value).__qualname__} cannot be pickled "
-                f"({_first_line(own)}). Make it inside the function instead.",
-                field=place,
-                value=value,
-            )
-    return InvalidJobError(f"{call.name}() cannot be sent to the replicas: {_first_line(error)}", field="function", value=call.function)
-
-
-def _suspects(call: Call[Any]) -> Iterable[tuple[str, Any]]:
-    names = getattr(getattr(call.function, "__code__", None), "co_varnames", ())
-    for index, value in enumerate(call.args):
-        yield f"argument {names[index] if index < len(names) else index!r}", value
-    for name, value in call.kwargs.items():
-        yield f"argument {name}", value
-    if getattr(call.function, "__self__", None) is not None:
-        yield "the object", call.function.__self__  # type: ignore[attr-defined]
-    code = getattr(call.function, "__code__", None)
-    cells = getattr(call.function, "__closure__", None) or ()
-    for name, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
-        yield f"the variable {name}", cell.cell_contents
-    variables = getattr(call.function, "__globals__", {})
-    for name in getattr(code, "co_names", ()):
-        if name in variables:
-            yield f"the global {name}", variables[name]
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _wants_by_value(module: str) -> bool:
+    # Only somebody who has imported cloudpickle can have told it to.
+    cloudpickle: Any = sys.modules.get("cloudpickle")
+    return cloudpickle is not None and module in cloudpickle.list_registry_pickle_by_value()

@@ -4,6 +4,7 @@ The supervisor's process as its launcher sees it: started first, told later what
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..._job import Job
 
+_STANDARD = (0, 1, 2)
 _BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._supervisor import main; main()"
 
 
@@ -33,17 +35,22 @@ class SupervisorProcess:
 
     def __init__(self, job: Job, id: str) -> None:
         self.id = id
-        self.payload = _open_payload()
+        try:
+            self.payload = _open_payload()
+        except OSError as error:
+            raise SubmitError(f"the run could not be started: {error}") from error
         try:
             self._process = self._start(job)
-        except OSError as error:
+        except BaseException as error:
             os.close(self.payload)
+            if not isinstance(error, OSError):
+                raise
             raise SubmitError(f"the supervisor could not be started with {sys.executable}: {error}") from error
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if name not in job.backend.reserved}
         return subprocess.Popen(
-            [sys.executable, *interpreter_flags(), "-c", _BOOT, "\n".join(sys.path)],
+            [sys.executable, *interpreter_flags(), "-c", _BOOT, "\n".join(import_path())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**inherited, **job.env, RUN_VARIABLE: self.id},
@@ -90,6 +97,14 @@ class SupervisorProcess:
         return self._process.stdin, self._process.stdout
 
 
+def import_path() -> list[str]:
+    """
+    ``sys.path`` without what the interpreter passes over too: anything that is no text.
+    """
+    entries: list[object] = [*sys.path]
+    return [entry for entry in entries if isinstance(entry, str)]
+
+
 def interpreter_flags() -> list[str]:
     """
     The interpreter's own switches, such as ``-X dev``: they go on to the processes it starts, as multiprocessing does it.
@@ -100,9 +115,16 @@ def interpreter_flags() -> list[str]:
 def _open_payload() -> int:
     # Memory without a name: nothing is left of it whatever happens.
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("distrib-call")
-    import tempfile
+        number = os.memfd_create("distrib-call")
+    else:
+        import tempfile
 
-    number, path = tempfile.mkstemp(prefix="distrib-call-")
-    os.unlink(path)
-    return number
+        number, path = tempfile.mkstemp(prefix="distrib-call-")
+        os.unlink(path)
+    if number > _STANDARD[-1]:
+        return number
+    # This process has closed one of its standard descriptors; in the supervisor it is going to be a pipe.
+    try:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STANDARD[-1] + 1)
+    finally:
+        os.close(number)

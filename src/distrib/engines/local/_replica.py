@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RETRYABLE_EXIT = 138
 #: What a shell ends with when it cannot start a program.
 NOT_STARTED = 126
+_LARGE = 1 << 20
 _LONGEST_TEXT = 1_000
 _LONGEST_TRACEBACK = 200_000
 
@@ -42,7 +43,7 @@ class Settings:
 
         payload: Descriptor of the pickled call.
 
-        layout: Offset and size of each of its parts.
+        table: Offset and size of the table of its parts.
 
         channel: Descriptor of the pipe to the supervisor.
 
@@ -58,7 +59,7 @@ class Settings:
         *,
         folder: str,
         payload: int,
-        layout: list[list[int]],
+        table: tuple[int, int],
         channel: int,
         supervisor: int,
         argv: list[str],
@@ -66,7 +67,7 @@ class Settings:
     ) -> None:
         self.folder = folder
         self.payload = payload
-        self.layout = layout
+        self.table = table
         self.channel = channel
         self.supervisor = supervisor
         self.argv = argv
@@ -203,7 +204,7 @@ def _run(settings: Settings, name: str) -> NoReturn:
 
 def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
     try:
-        function, args, kwargs = load_call(settings.payload, settings.layout)
+        function, args, kwargs = load_call(settings.payload, *settings.table)
         if isinstance(function, Command):
             _write_value(settings, name, None)  # nobody will be left to do it
         return function(*args, **kwargs), None
@@ -260,35 +261,27 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115  # for as long as the process lives
 
 
-def load_call(payload: int, layout: list[list[int]]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+def load_call(payload: int, offset: int, size: int) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """
     Read back what :func:`._payload.dump_call` wrote.
 
-    Large buffers are mapped, not read: each replica has its own writable view, and only what it changes takes memory.
+    What is large is mapped, not read: each replica has its own writable view, and only what it changes takes memory.
     """
-    (start, size), *rest = layout
-    buffers: list[memoryview] = []
-    if rest:
+    (start, length), *buffers = json.loads(_read(payload, offset, size))
+    if buffers or length > _LARGE:
         import mmap
 
         whole = memoryview(mmap.mmap(payload, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
-        buffers = [whole[at : at + length] for at, length in rest]
-    target, arguments = pickle.loads(_read_exactly(payload, start, size), buffers=buffers)
-    args, kwargs = arguments
+        views = [whole[at : at + length] for at, length in buffers]
+        target, (args, kwargs) = pickle.loads(whole[start : start + length], buffers=views)
+    else:
+        target, (args, kwargs) = pickle.loads(_read(payload, start, length))
     return (resolve(target) if isinstance(target, str) else target), args, kwargs
 
 
-def _read_exactly(number: int, start: int, size: int) -> bytes:
-    # A single read returns 2 GiB at most.
-    parts = []
-    while size > 0:
-        part = os.pread(number, size, start)
-        if not part:
-            raise EOFError("the call that the launcher wrote is cut short")
-        parts.append(part)
-        start += len(part)
-        size -= len(part)
-    return b"".join(parts)
+def _read(number: int, start: int, size: int) -> bytes:
+    # Not by its position: all replicas share one.
+    return os.pread(number, size, start)
 
 
 def resolve(reference: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ A local run as its launcher, or anybody later, sees it.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 _CHUNK = 1 << 16
+# How long to wait for processes that were killed, and how often to look.
+_GONE_SECONDS = 5.0
+_GONE_LOOK_SECONDS = 0.01
 # A step of the start is told about when it has taken longer than this.
 _LONG_SECONDS = 1.0
 
@@ -101,9 +106,9 @@ class StoredRun(Run[R_co]):
     A run as its folder tells it: from any process, also when the one that submitted it is gone.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, about: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        self.about = read_about(folder)
+        self.about = about or read_about(folder)
         self.names: list[str] = self.about["replicas"]
 
     @property
@@ -165,14 +170,19 @@ class StoredRun(Run[R_co]):
     def results(self, timeout: float | None = None) -> LocalResults[R_co]:
         error = self.exception(timeout)
         if error is not None:
-            raise error
+            raise error.with_traceback(None)  # asked for twice, it does not tell of the first time too
         return LocalResults(self.folder, self.names, self.about["coordinator"])
 
     def cancel(self, *, at_once: bool = False) -> None:
-        pid = self._supervisor()
-        if pid is not None and is_alive(self.folder):
-            os.kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
-            self.wait()
+        while is_alive(self.folder):
+            pid = self._supervisor()
+            # The number may be another process's by now: a run's own has its id in the environment.
+            if pid is not None and pid in processes_with(RUN_VARIABLE, self.id):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
+                self.wait()
+                return
+            time.sleep(LOOK_SECONDS)  # it is being started, or ends at this moment
 
     def events(self) -> Sequence[Event]:
         return [for_people(event) for event in read_events(self.folder)]
@@ -230,6 +240,7 @@ class LocalRun(StoredRun[R_co]):
         self._ports = ports
         self._lock: int | None = lock
         self._done = threading.Event()
+        self._launcher = os.getpid()
         self._live = Progress(self.names)
         self._failed: EngineError | None = None
         self._echo = Echo(self.names, sys.stdout) if echo else None
@@ -241,30 +252,39 @@ class LocalRun(StoredRun[R_co]):
 
     # What its owner asks.
 
+    # In a copy of the launcher, made by os.fork() or multiprocessing, nobody follows the run: there the history has to do.
+
+    def _is_followed(self) -> bool:
+        return os.getpid() == self._launcher
+
     def status(self) -> RunStatus:
-        return self._live.status()
+        return self._live.status() if self._is_followed() else super().status()
 
     def wait(self, timeout: float | None = None) -> RunStatus:
+        if not self._is_followed():
+            return super().wait(timeout)
         if not self._done.wait(timeout):
             raise _still_running(self.id, timeout)
         return self.status()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
+        if not self._is_followed():
+            return super().exception(timeout)
         self.wait(timeout)
         return self._failed
 
     def cancel(self, *, at_once: bool = False) -> None:
-        if not self._done.is_set():
+        if not self._is_followed():
+            super().cancel(at_once=at_once)
+        elif not self._done.is_set():
             order = {"why": "it was asked to", "at_once": at_once}
-            try:
+            with suppress(OSError, ValueError):  # it ends by itself at this moment
                 self._orders.write(json.dumps(order).encode() + b"\n")
-                self._orders.flush()
-            except OSError:  # it ends by itself at this moment
-                pass
             self._done.wait()
 
     def _is_over(self) -> bool:
-        return self._done.is_set()
+        # All that the replicas wrote is there before the thread has shown it.
+        return self._live.finished or self._done.is_set() if self._is_followed() else super()._is_over()
 
     # What the thread does.
 
@@ -284,6 +304,7 @@ class LocalRun(StoredRun[R_co]):
         except BaseException as error:  # whatever it is, nobody may wait for ever
             self._failed = RunFailedError(f"following the run failed: {type(error).__name__}: {error}")
             self._failed.__cause__ = error
+            self._live.state, self._live.reason, self._live.finished = RunState.FAILED, str(self._failed), True
         finally:
             if follower is not None:
                 follower.close()
@@ -320,7 +341,7 @@ class LocalRun(StoredRun[R_co]):
         return 1000 * LOOK_SECONDS if follower is not None and follower.grown is None else None
 
     def _stop_at_exit(self) -> None:
-        if not self._done.is_set():
+        if self._is_followed() and not self._done.is_set():
             say(f"{self.id} is stopped because the program ends; call wait() or result() to wait for it")
             self.cancel()
 
@@ -336,6 +357,7 @@ class LocalRun(StoredRun[R_co]):
     def _unlock(self) -> None:
         # The supervisor has locked the folder itself once it has said anything.
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing it does not do where a copy of this process has it too
             os.close(self._lock)
             self._lock = None
 
@@ -353,11 +375,14 @@ class LocalRun(StoredRun[R_co]):
                 self._echo.end()
 
     def _supervisor_lost(self) -> None:
-        for pid in processes_with(RUN_VARIABLE, self.id):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        deadline = time.monotonic() + _GONE_SECONDS
+        while left := processes_with(RUN_VARIABLE, self.id):
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:  # nothing more can be done from here
+                break
+            time.sleep(_GONE_LOOK_SECONDS)
         self._live.state, self._live.reason, self._live.finished = RunState.FAILED, SUPERVISOR_LOST, True
 
     def _summarise(self) -> None:
