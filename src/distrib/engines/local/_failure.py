@@ -38,7 +38,8 @@ _CODE_HINTS = {
 #: A shell's way to say "ended by a signal": this plus its number.
 _SIGNALLED = 128
 _NAMED = 3
-_FRAMES = 4
+# With the exception itself and Python's own lines, these make fifteen.
+_FRAMES = 3
 _TEXT_LINES = 3
 _TAIL_LINES = 3
 _LINE = 160
@@ -62,17 +63,18 @@ def error_of(folder: str, progress: Progress) -> EngineError:
 def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
     name = progress.root
     status = progress.replicas[name]
-    details = _read_details(folder, name) or {"type": "", "text": status.message}
+    details = _read_details(folder, name) or progress.raised.get(name) or {}
     log_tail = tail(os.path.join(folder, "logs", f"{name}.log"), 20)
     hint = _hint(status.exit_code, status.signal)
-    raised = bool(details["type"])
+    raised = bool(details.get("type"))
+    original = _original(folder, name) if raised else None
+    # What Python prints of the cause has the whole text.
+    details = {**details, "lines": 1 if original is not None else _TEXT_LINES}
     lines = [f"{name} {_what_happened(details, status.exit_code, status.signal, hint if not raised else '')}"]
     lines += _frames(details.get("frames", []))
     if not raised:
         lines += [f"  | {line[:_LINE]}" for line in log_tail.splitlines()[-_TAIL_LINES:]]
-    if progress.reason:
-        lines.append(progress.reason)
-    lines.append(" ".join([*_others(progress), _where(folder)]))
+    lines.append(" ".join([*([f"{progress.reason}."] if progress.reason else []), *_others(progress), _where(folder)]))
     error = ReplicaFailedError(
         "\n".join(lines),
         replica=name,
@@ -82,14 +84,14 @@ def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
         traceback=details.get("traceback", ""),
         log_tail=log_tail,
     )
-    error.__cause__ = _original(folder, name)
+    error.__cause__ = original
     return error
 
 
 def _what_happened(details: Mapping[str, Any], code: int | None, number: int | None, hint: str) -> str:
     because = f": {hint}" if hint else ""
-    if details["type"]:
-        text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][:_TEXT_LINES]
+    if details.get("type"):
+        text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][: details["lines"]]
         said = "\n  ".join([": ".join([details["type"], *text[:1]]), *text[1:]])
         return f"failed with {said}{f' (exit code {code})' if code else ''}"
     if number is not None:
@@ -117,12 +119,12 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     The user's own frames, the innermost last.
     """
     own = [frame for frame in frames if _is_users(frame[0])] or frames[-1:]
-    shown = []
-    for path, line, function, source in own[-_FRAMES:]:
+    left_out = len(own) - _FRAMES + 1 if len(own) > _FRAMES else 0
+    shown = [f"  … {left_out} more"] if left_out else []
+    for path, line, function, source in own[left_out:]:
         text = source or linecache.getline(path, line).strip()
         shown.append(f"  {_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
-    left_out = len(own) - len(shown)
-    return ([f"  … {left_out} more"] if left_out > 0 else []) + shown
+    return shown
 
 
 def _is_users(path: str) -> bool:
@@ -168,7 +170,7 @@ def _original(folder: str, name: str) -> BaseException | None:
     try:
         with open(os.path.join(folder, "results", f"{name}.exception.pickle"), "rb") as file:
             found = pickle.load(file)
-    except Exception:  # its class may be missing here, or refuse its own arguments
+    except BaseException:  # its class may be missing here, refuse its own arguments, or do anything else
         return None
     # A SystemExit or KeyboardInterrupt as the cause is fine: only raising it would end the program.
     return found if isinstance(found, BaseException) else None

@@ -8,8 +8,10 @@ whoever dies; readers learn from the kernel that a file has grown.
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from typing import TextIO
 
 from ._linux import watch_files
@@ -17,9 +19,13 @@ from ._linux import watch_files
 _CHUNK = 1 << 18
 # A line without an end is shown once it is as long as this.
 _LONGEST_PARTIAL = 1 << 16
+# The files of more replicas than this are not all kept open.
+_MOST_OPEN = 256
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 # Bytes that would upset a terminal: control characters but tab, newline, carriage return and escape, which starts colours.
 _HARMFUL = bytes(set(range(32)) - {9, 10, 13, 27}) + b"\x7f"
+# Bytes of UTF-8: one that starts a character of several bytes, and one that goes on with it.
+_FIRST_OF_SEVERAL, _FOLLOWING = 0xC0, 0x80
 #: How often to look where the kernel cannot tell.
 LOOK_SECONDS = 0.1
 
@@ -77,23 +83,51 @@ class Follower:
             yield from self._read_one(name, last=last)
 
     def _read_one(self, name: str, *, last: bool) -> Iterator[tuple[str, bytes]]:
-        number = self.files.get(name)
+        number = self._open(name)
         if number is None:
-            try:
-                number = self.files[name] = os.open(os.path.join(self.folder, f"{name}.log"), os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-        while chunk := os.pread(number, _CHUNK, self.places[name]):
-            self.places[name] += len(chunk)
-            whole, end, rest = (self.partial[name] + chunk).rpartition(b"\n")
-            self.partial[name] = rest
-            if len(rest) > _LONGEST_PARTIAL:
-                whole, end, self.partial[name] = whole + end + rest, b"", b""
-            if whole or end:
-                yield name, whole + end
+            return
+        try:
+            yield from self._read_file(name, number)
+        finally:
+            if name not in self.files:
+                os.close(number)
         if last and self.partial[name]:
             rest, self.partial[name] = self.partial[name], b""
             yield name, rest
+
+    def _open(self, name: str) -> int | None:
+        if name in self.files:
+            return self.files[name]
+        try:
+            number = os.open(os.path.join(self.folder, f"{name}.log"), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if len(self.files) < _MOST_OPEN:
+            self.files[name] = number
+        return number
+
+    def _read_file(self, name: str, number: int) -> Iterator[tuple[str, bytes]]:
+        while chunk := os.pread(number, _CHUNK, self.places[name]):
+            self.places[name] += len(chunk)
+            whole, end, rest = (self.partial[name] + chunk).rpartition(b"\n")
+            if len(rest) > _LONGEST_PARTIAL:
+                cut = _last_whole_character(rest)
+                whole, end, rest = whole + end + rest[:cut], b"", rest[cut:]
+            self.partial[name] = rest
+            if whole or end:
+                yield name, whole + end
+
+
+def _last_whole_character(data: bytes) -> int:
+    """
+    Where the last character of UTF-8 that may not be complete starts; the end if there is none.
+    """
+    for back in range(1, 4):
+        if data[-back] >= _FIRST_OF_SEVERAL:
+            return len(data) - back
+        if data[-back] < _FOLLOWING:
+            break
+    return len(data)
 
 
 class Echo:
@@ -141,9 +175,13 @@ class Echo:
         stream = self.stream
         assert stream is not None
         try:
+            stream.flush()
             buffer = getattr(stream, "buffer", None)
-            if buffer is not None:
-                stream.flush()
+            raw = getattr(buffer, "raw", None)
+            if isinstance(raw, FileIO):
+                # Not by the buffer: what a closed pipe does not take would stay in it, and spoil the program's own end.
+                _write_all(raw.fileno(), data)
+            elif buffer is not None:
                 buffer.write(data)
                 buffer.flush()
             else:  # a notebook's stream takes text only
@@ -151,6 +189,15 @@ class Echo:
                 stream.flush()
         except (OSError, ValueError):  # closed, or its reader is gone: the logs are kept all the same
             self.stream = None
+
+
+def _write_all(number: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(number, rest) :]
+        except BlockingIOError:  # another program has made the terminal so
+            select.select([], [number], [])
 
 
 def has_colours(stream: TextIO) -> bool:
@@ -173,6 +220,7 @@ def say(text: str) -> None:
     """
     stream = sys.stderr
     try:
-        print(f"distrib: {text}", file=stream, flush=True)
+        stream.write(f"distrib: {text}\n")
+        stream.flush()
     except (OSError, ValueError, AttributeError):  # closed, or there is none
         pass
