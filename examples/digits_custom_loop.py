@@ -33,7 +33,6 @@ def train(epochs: int = 5, batch_size: int = 64) -> float:
         optimizer = keras.optimizers.Adam(1e-2)
         loss_of_each = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
 
-    @tf.function
     def step(batch: Any) -> Any:
         def one(images: Any, labels: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -45,8 +44,9 @@ def train(epochs: int = 5, batch_size: int = 64) -> float:
 
         return cluster.reduce("SUM", cluster.run(one, args=batch), axis=None)
 
+    run_step = tf.function(step)
     for epoch in range(epochs):
-        losses = [float(step(batch)) for batch in batches]
+        losses = [float(run_step(batch)) for batch in batches]
         if replica().is_coordinator:
             print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}")
 

@@ -39,7 +39,6 @@ def train(epochs: int = 8, batch_size: int = 64) -> float:
         # Run once in each worker, which then draws its own batches.
         return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).repeat().batch(batch_size)
 
-    @tf.function
     def step(iterator: Any) -> Any:
         def one(images: Any, labels: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -50,10 +49,11 @@ def train(epochs: int = 8, batch_size: int = 64) -> float:
 
         return cluster.run(one, args=next(iterator))
 
+    run_step = tf.function(step)
     data = iter(coordinator.create_per_worker_dataset(batches))
     steps = len(x) // batch_size
     for epoch in range(epochs):
-        losses = [coordinator.schedule(step, args=(data,)) for _ in range(steps)]
+        losses = [coordinator.schedule(run_step, args=(data,)) for _ in range(steps)]
         coordinator.join()
         print(f"epoch {epoch + 1}: loss {np.mean([loss.fetch() for loss in losses]):.3f}")
 

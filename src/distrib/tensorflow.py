@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -152,12 +155,22 @@ def _multi_worker(place: _Place, *, keras_fix: bool) -> tf.distribute.Strategy:
     _require_fresh_runtime()
     _report.progress(f"waiting for the cluster of {place.cluster.world_size}")
     try:
-        made = tf.distribute.MultiWorkerMirroredStrategy()
+        with _sigterm_as_it_was():
+            made = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise _cannot_join(place, error) from error
     if keras_fix:
         _keras.make_fit_work(announce=made.cluster_resolver.task_id == 0)
     return made
+
+
+@contextmanager
+def _sigterm_as_it_was() -> Iterator[None]:
+    # TensorFlow's coordination service catches SIGTERM and lets the process go on, in a collective for ever.
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parameter_server(place: _Place) -> tf.distribute.Strategy:
