@@ -19,7 +19,7 @@ from ._refusal import refuse, under
 from ._registry import get_backend
 from .errors import InvalidJobError
 
-__all__ = ["job_from_data", "job_to_data"]
+__all__ = ["job_from_data", "job_to_data", "to_plain"]
 
 
 _converter = Converter(forbid_extra_keys=True, omit_if_default=True)
@@ -55,8 +55,19 @@ def job_to_data(job: Job) -> dict[str, Any]:
     for key in KEYS:
         value = getattr(job, key)
         if key not in DEFAULTS or value != DEFAULTS[key]:
-            data[key] = _wire_form(_converter.unstructure(value))
-            _fields.attempt(key, freeze, data[key])
+            data[key] = to_plain(key, value)
+    return data
+
+
+def to_plain(field: str, value: Any) -> Any:
+    """
+    A value of the model, or of a backend's options, as plain data.
+
+    Raises:
+        InvalidJobError: It holds something that is no plain data; *field* is what it is called.
+    """
+    data = _wire_form(_converter.unstructure(value))
+    _fields.attempt(field, freeze, data)
     return data
 
 

@@ -106,6 +106,7 @@ class Job:
 
     def __init__(
         self,
+        /,
         framework: str,
         *,
         groups: Iterable[ReplicaGroup | Mapping[str, Any]] = (),
@@ -137,7 +138,7 @@ class Job:
         )
         _check(self, backend)
 
-    def evolve(self, **changes: Any) -> Job:
+    def evolve(self, /, **changes: Any) -> Job:
         """
         A copy with other values; takes the keywords of :class:`Job`.
 
@@ -329,7 +330,7 @@ def _sort(keywords: Mapping[str, Any], backend: Backend) -> tuple[dict[str, Any]
             by_engine[key] = value
         else:
             legal = [*roles, *options, *KEYS, *engines]
-            raise refuse(key, value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
+            raise refuse(_fields.as_path(key), value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
     return by_role, by_option, by_engine
 
 

@@ -431,8 +431,8 @@ def _clean_pod_policy(value: CleanPodPolicy | str) -> CleanPodPolicy:
     return _fields.word(CleanPodPolicy, value)
 
 
-def _success_policy(value: SuccessPolicy | str) -> SuccessPolicy:
-    return _fields.word(SuccessPolicy, value)
+def _success_policy(value: SuccessPolicy | str | None) -> SuccessPolicy | None:
+    return None if value is None else _fields.word(SuccessPolicy, value)
 
 
 def _restart_scope(value: RestartScope | str) -> RestartScope:
@@ -457,7 +457,7 @@ class RunPolicy:
 
         backoff_limit: How often replicas may be started again, in all; 0 fails with the first that would be, None sets no limit.
 
-        success_policy: When a run without a chief has succeeded.
+        success_policy: When a run without a chief has succeeded; None: when all workers have. With a chief, it decides.
 
         restart_scope: Whether the failed replica alone is started again, or the whole group.
 
@@ -476,7 +476,7 @@ class RunPolicy:
     ttl_seconds_after_finished: int | None = attrs.field(default=None, converter=_fields.optional_count)
     active_deadline_seconds: int | None = attrs.field(default=None, converter=_fields.deadline)
     backoff_limit: int | None = attrs.field(default=None, converter=_fields.optional_count)
-    success_policy: SuccessPolicy = attrs.field(default=SuccessPolicy.DEFAULT, converter=_success_policy)
+    success_policy: SuccessPolicy | None = attrs.field(default=None, converter=_success_policy)
     restart_scope: RestartScope = attrs.field(default=RestartScope.REPLICA, converter=_restart_scope)
     suspend: bool = attrs.field(default=False, converter=_fields.flag)
     scheduling_policy: SchedulingPolicy | None = attrs.field(default=None, converter=_scheduling_policy)

@@ -25,6 +25,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from .._cluster import ClusterSpec
+from .._converter import to_plain
 from .._job import Job
 from .._model import (
     CleanPodPolicy,
@@ -69,15 +70,16 @@ _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi")
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P")
 _EXPONENTS = st.builds("{}{}".format, st.sampled_from("eE"), st.integers(-12, 15))
 
+# Names are made of one draw each: a job has dozens of them.
 _plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-_labels = st.builds("{}{}".format, st.sampled_from(string.ascii_lowercase), st.text(_LETTERS_AND_DIGITS, max_size=12))
-_names = st.lists(_labels, min_size=1, max_size=3).map(".".join)
-_keys = st.builds("{}{}".format, st.one_of(st.just(""), _names.map("{}/".format)), _labels)
+_labels = st.text(_LETTERS_AND_DIGITS, max_size=10).map("x{}".format)
+_names = _labels.map(lambda label: ".".join(label[place : place + 4] for place in range(0, len(label), 4)))
+_keys = _labels.map(lambda label: f"{label[:3]}.example/{label}" if len(label) % 2 else label)
+_paths = _labels.map(lambda label: "/" + "/".join(label[place : place + 4] for place in range(0, len(label), 4)))
+_images = _labels.map(lambda label: f"registry.example/{label}:{len(label)}")
 _variables = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="="), min_size=1, max_size=12)
 _variables = _variables.filter(lambda name: not name.startswith("DISTRIB_"))
 _envs = st.dictionaries(_variables, _plain_text, max_size=3)
-_paths = st.lists(_labels, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
-_images = st.builds("{}/{}:{}".format, _names, _labels, _labels)
 _plain_data: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | _plain_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_plain_text, inner, max_size=3),
@@ -92,7 +94,7 @@ def _maybe(values: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
 _fractions = st.builds("{}.{}".format, st.integers(0, 999), st.text(string.digits, max_size=10))
 _suffixes = st.sampled_from((*_BINARY, *_DECIMAL)) | _EXPONENTS
 _quantities: st.SearchStrategy[Amount] = st.one_of(
-    st.builds("{}{}".format, st.integers(0, 9_000).map(str) | _fractions, _suffixes),
+    st.builds("{}{}".format, st.integers(0, 8_000).map(str) | _fractions, _suffixes),
     st.integers(0, 2**63 - 1),
     st.floats(0, 2.0**62),
     st.decimals(0, 2**62, places=3),
@@ -170,7 +172,7 @@ def tolerations(draw: st.DrawFn) -> Toleration:
 
 _SOURCES: dict[str, st.SearchStrategy[Any]] = {
     "claim": _names,
-    "nfs": st.builds("{}:{}".format, _names, _paths),
+    "nfs": _paths.map("server:{}".format),
     "config_map": _names,
     "secret": _names,
     "empty_dir": st.just(True),
@@ -277,11 +279,12 @@ def jobs(backend: Backend | str) -> st.SearchStrategy[Job]:
     Args:
         backend: The backend, or its name.
     """
-    return _jobs(get_backend(backend) if isinstance(backend, str) else backend)
+    return _jobs(backend)
 
 
 @st.composite
-def _jobs(draw: st.DrawFn, backend: Backend) -> Job:
+def _jobs(draw: st.DrawFn, which: Backend | str) -> Job:
+    backend = _found(which)
     counts = draw(_counts(backend))
     devices = draw(_devices)
     return Job(
@@ -306,16 +309,22 @@ def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
     Args:
         backend: The backend, or its name.
     """
-    return _cluster_specs(get_backend(backend) if isinstance(backend, str) else backend)
+    return _cluster_specs(backend)
 
 
 @st.composite
-def _cluster_specs(draw: st.DrawFn, backend: Backend) -> ClusterSpec:
+def _cluster_specs(draw: st.DrawFn, which: Backend | str) -> ClusterSpec:
+    backend = _found(which)
     counts = draw(_counts(backend))
     world_size = sum(counts.values())
     addresses = st.builds("{}:{}".format, _names, st.integers(1, 65535))
     at = iter(draw(st.lists(addresses, min_size=world_size, max_size=world_size, unique=True)))
     return ClusterSpec({role: [next(at) for _ in range(replicas)] for role, replicas in counts.items()})
+
+
+def _found(backend: Backend | str) -> Backend:
+    # Looked up when something is drawn, not when tests are collected.
+    return get_backend(backend) if isinstance(backend, str) else backend
 
 
 @st.composite
@@ -371,7 +380,7 @@ def _keyword(field: attrs.Attribute[Any]) -> str:
 
 def _takes(kind: type, settings: Mapping[str, Any]) -> bool:
     try:
-        kind(**settings)
+        to_plain("options", kind(**settings))
     except (TypeError, ValueError):
         return False
     return True
