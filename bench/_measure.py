@@ -72,16 +72,19 @@ def finish(command: Sequence[str], *, stdout: int) -> str:
     return done.stdout or ""
 
 
-def race(commands: Mapping[str, Sequence[str]], *, runs: int = 5) -> dict[str, float]:
+def race(commands: Mapping[str, Sequence[str]], *, runs: int = 5) -> dict[str, list[float]]:
     """
-    The median seconds of each command. They are run in turn, once for warming up, so that a slow minute hits all of them.
+    The seconds that each command takes, turn by turn. They run one after the other in each turn; the first warms up.
     """
-    taken: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(runs + 1):
-        for name, command in commands.items():
-            if (one := seconds(command)) and turn:
-                taken[name].append(one)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    turns = [{name: seconds(command) for name, command in commands.items()} for _ in range(runs + 1)][1:]
+    return {name: [turn[name] for turn in turns] for name in commands}
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """
+    The median of the ratios turn by turn: a slow minute hits both.
+    """
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def version(package: str) -> str:
@@ -103,12 +106,12 @@ def table(title: str, rows: Sequence[Row]) -> None:
     sys.stdout.flush()
 
 
-def beside(title: str, medians: Mapping[str, float], targets: Mapping[str, str]) -> None:
+def beside(title: str, taken: Mapping[str, Sequence[float]], targets: Mapping[str, str]) -> None:
     """
-    Print the first of *medians* as ours and the others as its peers, each with its target.
+    Print the first of *taken* as ours and the others as its peers, each with its target.
     """
-    (ours, figure), *peers = medians.items()
-    table(
-        title,
-        [Row(ours, figure), *(Row(name, other, f"ours is {figure / other:.2f}x of it", targets.get(name, "")) for name, other in peers)],
-    )
+    (name, ours), *peers = taken.items()
+    rows = [Row(name, statistics.median(ours))]
+    for peer, theirs in peers:
+        rows.append(Row(peer, statistics.median(theirs), f"ours is {ratio(ours, theirs):.2f}x of it", targets.get(peer, "")))
+    table(title, rows)

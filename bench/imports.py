@@ -18,5 +18,5 @@ def main() -> None:
     attrs = f"import attrs ({version('attrs')})"
     for name, statement in STATEMENTS.items():
         commands = {name: statement, attrs: "import attrs", "nothing": "pass"}
-        medians = race({name: [sys.executable, "-c", code] for name, code in commands.items()}, runs=15)
-        beside(f"Whole process: {name}", medians, {attrs: "<= 1.35x" if statement == "import distrib" else ""})
+        taken = race({name: [sys.executable, "-c", code] for name, code in commands.items()}, runs=15)
+        beside(f"Whole process: {name}", taken, {attrs: "<= 1.35x" if statement == "import distrib" else ""})
