@@ -18,7 +18,7 @@ if find_spec("sybil") is not None:
         parsers=[DocTestDirectiveParser(optionflags=FLAGS), PythonCodeBlockParser(doctest_optionflags=FLAGS), SkipParser()],
         patterns=["*.md"],
     )
-    docstrings = Sybil(parsers=[DocTestParser(optionflags=FLAGS)], patterns=["src/distrib/**/*.py"])
+    docstrings = Sybil(parsers=[DocTestParser(optionflags=FLAGS)], patterns=["src/distrib/*.py", "src/distrib/**/*.py"])
     pytest_collect_file = (pages + docstrings).pytest()
 
 #: What Sphinx has made of the pages.

@@ -115,15 +115,6 @@ def name(kind: str, value: str) -> str:
     return checked_text(plain)
 
 
-def optional_text(value: str | None) -> str | None:
-    """
-    Text that says something, or None.
-    """
-    if value is None or text(value).strip():
-        return value if value is None else text(value)
-    raise refuse("", value, "write text, or leave it out.")
-
-
 def label_name(value: str | None) -> str | None:
     """
     A DNS-1035 label, or None.

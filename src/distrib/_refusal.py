@@ -41,8 +41,8 @@ def shown(value: object) -> str:
     """
     The value for a message: short, on one line, whatever its ``repr`` does.
 
-    >>> shown("x" * 1000)
-    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
+    >>> shown(list(range(1000)))
+    '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …992, 993, 994, 995, 996, 997, 998, 999]'
     """
     try:
         text = " ".join(repr(value).split())

@@ -42,6 +42,8 @@ class GossipOptions:
     tags: tuple[str, ...] = ()
     peering: Peering = Peering()
     quiet: bool = False
+    rounds: int = attrs.field(default=attrs.Factory(lambda self: 2 * self.fan_out, takes_self=True))
+    note: str = attrs.field(factory=str)
 
 
 class GossipBackend(Backend):

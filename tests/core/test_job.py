@@ -310,7 +310,7 @@ class TestCopies:
         """
         job = Job("gossip", seed=1, peer={"replicas": 2, "restart_policy": "Never"}, fan_out=5, name="a", local={"echo": True})
         assert repr(job) == (
-            "Job('gossip', seed=1, peer={'replicas': 2, 'restart_policy': 'Never'}, fan_out=5, name='a', local={'echo': True})"
+            "Job('gossip', seed=1, peer={'replicas': 2, 'restart_policy': 'Never'}, fan_out=5, rounds=10, name='a', local={'echo': True})"
         )
 
     def test_it_is_frozen(self):
