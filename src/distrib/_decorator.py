@@ -262,7 +262,7 @@ def _check_engine_options(job: Job) -> None:
 
 def _check_function(function: Any) -> None:
     if not callable(function):
-        raise InvalidJobError(f"@distributed decorates a function, not a {type(function).__name__}.", field="function", value=function)
+        raise InvalidJobError(f"@distributed decorates a function; this is {function!r}.", field="function", value=function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         kind = "a generator" if inspect.isgeneratorfunction(function) else "async"
         raise InvalidJobError(

@@ -45,6 +45,9 @@ _TAIL_LINES = 3
 _LINE = 160
 
 
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+
+
 def error_of(folder: str, progress: Progress) -> EngineError:
     """
     The error of a run that is over and has not succeeded, its cause attached.
@@ -118,7 +121,8 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     """
     The user's own frames, the innermost last.
     """
-    own = [frame for frame in frames if _is_users(frame[0])] or frames[-1:]
+    # The user's code may be installed as a library; where no other frame is left, the innermost that is not ours will do.
+    own = [frame for frame in frames if _is_users(frame[0])] or [frame for frame in frames if not frame[0].startswith(_OURS)][-1:]
     left_out = len(own) - _FRAMES + 1 if len(own) > _FRAMES else 0
     shown = [f"  … {left_out} more"] if left_out else []
     for path, line, function, source in own[left_out:]:
@@ -129,8 +133,7 @@ def _frames(frames: list[list[Any]]) -> list[str]:
 
 def _is_users(path: str) -> bool:
     library = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return not path.startswith((*(f"{folder}{os.sep}" for folder in library if folder), ours + os.sep, "<frozen"))
+    return not path.startswith((*(f"{folder}{os.sep}" for folder in library if folder), _OURS, "<frozen"))
 
 
 def _short(path: str) -> str:

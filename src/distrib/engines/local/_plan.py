@@ -26,6 +26,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 #: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
 LONGEST_VARIABLE = 131_072
+# What a terminal can bear of a large plan.
+_SHOWN = 20
+_LONGEST_SHOWN = 2_000
 _EXAMPLE_PORT = 20_000
 _EXAMPLE_PORTS = 40_000
 
@@ -89,14 +92,22 @@ class LocalPlan(Plan[R_co]):
         if self.preload:
             lines.append(f"  imported once: {', '.join(self.preload)}")
         lines += [f"  {name}={value}" for name, value in self.shared.items()]
-        for process in self.processes:
+        for process in self.processes[:_SHOWN]:
             mark = " (coordinator)" if process.replica.is_coordinator else ""
             lines.append(f"{process.replica.name}{mark}")
-            lines += [f"  {name}={value}" for name, value in {**process.own, **process.environment}.items()]
+            lines += [f"  {name}={_shortened(value)}" for name, value in {**process.own, **process.environment}.items()]
+        if len(self.processes) > _SHOWN:
+            lines.append(f"… and {len(self.processes) - _SHOWN} more, to {self.processes[-1].replica.name}; plan.processes has them all.")
         if self.unused:
             lines.append(f"Without effect on this machine: {', '.join(self.unused)}.")
         lines.append("The ports are examples: free ones are taken at the start.")
         return "\n".join(lines)
+
+
+def _shortened(value: str) -> str:
+    if len(value) <= _LONGEST_SHOWN:
+        return value
+    return f"{value[: _LONGEST_SHOWN // 2]} … {value[-_LONGEST_SHOWN // 4 :]} ({len(value):,} characters)"
 
 
 def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_co]:
