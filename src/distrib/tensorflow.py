@@ -18,8 +18,8 @@ import attrs
 
 from distrib import _keras, _report
 from distrib._cluster import ClusterSpec, Replica, replica
-from distrib.backends.tensorflow import TF_CONFIG, parse_tf_config, render_tf_config, visible_cluster
-from distrib.errors import DistribError, EngineError, InvalidJobError
+from distrib.backends.tensorflow import TF_CONFIG, TensorFlowBackend, parse_tf_config, render_tf_config, visible_cluster
+from distrib.errors import DistribError, EngineError, InvalidJobError, did_you_mean
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -74,6 +74,7 @@ def strategy(*, keras_fix: bool = True) -> tf.distribute.Strategy:
     """
     global _made  # noqa: PLW0603 -- TensorFlow's runtime is one for each process, and so is its strategy.
     if _made is None:
+        _share_gpus()
         _made = _make(_find_place(), keras_fix=keras_fix)
     return _made
 
@@ -119,9 +120,12 @@ def _parse(text: str) -> _Place | None:
         if not json.loads(text).get("cluster"):
             return None
         role, index, cluster = parse_tf_config(text)
+        _check_roles((role, *cluster))
         seen = visible_cluster(Replica(role=role, index=index, rank=0, cluster=cluster), cluster)
         place = _Place(*seen)
         place.address  # noqa: B018 -- an index beyond the cluster is found here
+    except InvalidJobError:
+        raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise InvalidJobError(
             f"{TF_CONFIG}: not a cluster that TensorFlow could use ({error!r}); it holds {text[:200]!r}. "
@@ -130,6 +134,21 @@ def _parse(text: str) -> _Place | None:
             value=text,
         ) from error
     return place
+
+
+def _share_gpus() -> None:
+    # By default the first process on a machine takes all memory of all GPUs that it sees.
+    me = replica()
+    hosts = [address.rpartition(":")[0] for addresses in me.cluster.values() for address in addresses]
+    if hosts.count(me.address.rpartition(":")[0]) > 1:
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
+def _check_roles(roles: tuple[str, ...]) -> None:
+    legal = [role.name for role in TensorFlowBackend.roles]
+    for role in roles:
+        if role not in legal:
+            raise InvalidJobError(f"{TF_CONFIG}: TensorFlow has no role {role!r}.{did_you_mean(role, legal)}", field=TF_CONFIG, value=role)
 
 
 def _make(place: _Place | None, *, keras_fix: bool) -> tf.distribute.Strategy:
@@ -160,7 +179,8 @@ def _multi_worker(place: _Place, *, keras_fix: bool) -> tf.distribute.Strategy:
     except tf.errors.OpError as error:
         raise _cannot_join(place, error) from error
     if keras_fix:
-        _keras.make_fit_work(announce=made.cluster_resolver.task_id == 0)
+        first = next(iter(place.cluster.values()))[0]
+        _keras.make_fit_work(announce=place.address == first)
     return made
 
 
