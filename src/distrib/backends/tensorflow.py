@@ -57,17 +57,15 @@ class TensorFlowBackend(Backend):
     requires = {"tensorflow": "distrib[tensorflow]"}
     # Not TF_NUM_INTEROP_THREADS: its threads wait for each other, and with one of them parameter servers hang.
     thread_variables = ("TF_NUM_INTRAOP_THREADS",)
+    reserved = (TF_CONFIG,)
 
     def validate(self, job: Job) -> None:
         """
-        Refuse a job that trains nothing, and one that sets ``TF_CONFIG`` itself.
+        Refuse a job that trains nothing.
         """
         counts = {group.role: group.replicas for group in job.groups if group.replicas}
         if not any(counts.get(role) for role in _TRAINERS):
             _refuse_without_trainer(counts)
-        _refuse_own_tf_config("env", job.env)
-        for group in job.groups:
-            _refuse_own_tf_config(f"{group.role}.env", group.env)
 
     def coordinator(self, cluster: ClusterSpec) -> Replica:
         """
@@ -82,7 +80,7 @@ class TensorFlowBackend(Backend):
         """
         if cluster.world_size == 1:
             return {}
-        role, index, seen = visible_cluster(replica, cluster)
+        role, index, seen = _seen_by(replica, cluster)
         return {TF_CONFIG: render_tf_config(role, index, seen)}
 
     def fork_safe(self) -> bool:
@@ -133,10 +131,8 @@ def visible_cluster(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, C
         >>> visible_cluster(cluster.replicas[2], cluster)
         ('evaluator', 0, ClusterSpec({'worker': ('w:1',), 'evaluator': ('f:1',)}))
     """
-    training = _training_cluster(cluster)
-    if replica.role != "evaluator":
-        return replica.role, replica.index, training
-    return "evaluator", 0, ClusterSpec({**training, "evaluator": (cluster["evaluator"][replica.index],)})
+    role, index, seen = _seen_by(replica, cluster)
+    return role, index, ClusterSpec(seen)
 
 
 def parse_tf_config(text: str) -> tuple[str, int, ClusterSpec]:
@@ -156,24 +152,25 @@ def parse_tf_config(text: str) -> tuple[str, int, ClusterSpec]:
     return data["task"]["type"], data["task"]["index"], ClusterSpec({role: addresses[role] for role in roles})
 
 
-def render_tf_config(role: str, index: int, cluster: ClusterSpec) -> str:
+def render_tf_config(role: str, index: int, cluster: Mapping[str, tuple[str, ...]]) -> str:
     """
     The inverse of :func:`parse_tf_config`: what both the operator's and the visible ``TF_CONFIG`` are written by.
     """
-    return f'{{"cluster":{_cluster_json(cluster)},"task":{{"type":{json.dumps(role)},"index":{index}}},"environment":"cloud"}}'
+    roles = ",".join(f"{json.dumps(each)}:{_addresses_json(cluster[each])}" for each in sorted(cluster))
+    return f'{{"cluster":{{{roles}}},"task":{{"type":{json.dumps(role)},"index":{index}}},"environment":"cloud"}}'
 
 
-# Both are the same for thousands of replicas, so they are made once for each cluster.
+def _seen_by(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, dict[str, tuple[str, ...]]]:
+    seen = {role: addresses for role, addresses in cluster.items() if role != "evaluator"}
+    if replica.role != "evaluator":
+        return replica.role, replica.index, seen
+    return "evaluator", 0, {**seen, "evaluator": (cluster["evaluator"][replica.index],)}
 
 
-@lru_cache(maxsize=8)
-def _cluster_json(cluster: ClusterSpec) -> str:
-    return json.dumps(dict(cluster), sort_keys=True, separators=(",", ":"))
-
-
-@lru_cache(maxsize=8)
-def _training_cluster(cluster: ClusterSpec) -> ClusterSpec:
-    return ClusterSpec({role: addresses for role, addresses in cluster.items() if role != "evaluator"})
+@lru_cache(maxsize=16)
+def _addresses_json(addresses: tuple[str, ...]) -> str:
+    # The same for thousands of replicas, so it is made once.
+    return json.dumps(addresses, separators=(",", ":"))
 
 
 def _refuse_without_trainer(counts: Mapping[str, int]) -> None:
@@ -181,15 +178,6 @@ def _refuse_without_trainer(counts: Mapping[str, int]) -> None:
         if counts.get(role):
             raise InvalidJobError(f"{role}: {counts[role]} replicas asked for, but {missing}.", field=role, value=counts[role])
     raise InvalidJobError("worker: the job has no replicas; write e.g. worker=2.", field="worker", value=0)
-
-
-def _refuse_own_tf_config(field: str, env: Mapping[str, str]) -> None:
-    if TF_CONFIG in env:
-        raise InvalidJobError(
-            f"{field}: {TF_CONFIG} is written for each replica from the job's roles; remove it from {field}.",
-            field=field,
-            value=env[TF_CONFIG],
-        )
 
 
 def _runtime_started() -> bool:
