@@ -465,5 +465,14 @@ def _check_resources(job: Job, role: str) -> None:
     check_requests(job.resources_requests(role), job.resources_limits(role))
 
 
+    _check_env("env", job.env, backend)
 #: The fields of a job, and the keywords that are not the names of something else.
 KEYS = [field.name for field in attrs.fields(Job)]
+        _check_env(f"{group.role}.env", group.env, backend)
+def _check_env(field: str, env: Mapping[str, str], backend: Backend) -> None:
+    for variable in backend.reserved:
+        if variable in env:
+            why = f"{backend.name} sets this variable for each replica; leave it out."
+            raise refuse(f"{field}[{variable!r}]", env[variable], why)
+
+

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .errors import DistribError, UnknownBackendError, UnknownEngineError, did_you_mean
@@ -58,26 +59,45 @@ class Registry(Generic[T]):
         self._base = base
         self._unknown = unknown
         self._objects: dict[str, T] = {}
+        self._stand_ins: dict[str, T] = {}
         self._found: dict[str, list[EntryPoint]] = {}
         self._found_on: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._objects:
-            # setdefault: of two threads, both get the same object.
-            return self._objects.setdefault(name, self._checked(name, self._load(name)))
-        return self._objects[name]
+        return self._stand_ins[name] if name in self._stand_ins else self.installed(name)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._built_in or name in self._entry_points())
+        return isinstance(name, str) and (name in self._built_in or name in self._stand_ins or name in self._entry_points())
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self._built_in, *sorted(self._entry_points())])
+        return iter([*self._built_in, *sorted({*self._entry_points(), *self._stand_ins} - {*self._built_in})])
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __repr__(self) -> str:
         return f"<{self._kind}s: {', '.join(self)}>"
+
+    def installed(self, name: str) -> T:
+        """
+        What a package brings under that name, whatever stands in for it.
+        """
+        if name not in self._objects:
+            # setdefault: of two threads, both get the same object.
+            return self._objects.setdefault(name, self._checked(name, self._load(name)))
+        return self._objects[name]
+
+    @contextmanager
+    def standing_in(self, name: str, made: T) -> Iterator[None]:
+        """
+        Have *name* mean *made* in this process for a while: how something is tested before it is installed.
+        """
+        before = dict(self._stand_ins)
+        self._stand_ins[name] = made
+        try:
+            yield
+        finally:
+            self._stand_ins = before
 
     def _load(self, name: str) -> object:
         if name in self._built_in:

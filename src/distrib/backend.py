@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from .errors import InvalidJobError, MissingDependencyError, did_you_mean
+from .errors import InvalidJobError, MissingDependencyError, UnsupportedError, did_you_mean
 
 if TYPE_CHECKING:
     from ._cluster import ClusterSpec, Replica
     from ._job import Job
 
-__all__ = ["Backend", "Role"]
+__all__ = ["Backend", "FlyteTask", "Role"]
 
 
 @attrs.frozen
@@ -38,6 +38,24 @@ class Role:
     at_least: int = attrs.field(default=0, kw_only=True)
     at_most: int | None = attrs.field(default=None, kw_only=True)
     service: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen(kw_only=True)
+class FlyteTask:
+    """
+    What Flyte has to know of a job.
+
+    Args:
+        type: The name of Flyte's own task type, e.g. ``"tensorflow"``.
+
+        version: The version of what is in *custom*.
+
+        custom: The part of the task's template that is the type's own: plain data.
+    """
+
+    type: str
+    version: int = 0
+    custom: Mapping[str, Any]
 
 
 class Backend(ABC):
@@ -113,6 +131,24 @@ class Backend(ABC):
         The role of that name.
 
         Raises:
+    def manifest(self, job: Job) -> dict[str, Any]:
+        """
+        The custom resource that the framework's Kubernetes operator runs *job* from: fresh plain data.
+
+        Raises:
+            UnsupportedError: The framework has no operator, or its operator cannot honour a field of the job.
+        """
+        raise UnsupportedError(f"framework={self.name!r}: there is no Kubernetes operator for it.", field="framework")
+
+    def flyte_task(self, job: Job) -> FlyteTask:
+        """
+        The task that Flyte runs *job* as.
+
+        Raises:
+            UnsupportedError: Flyte has no such task type, or it cannot honour a field of the job.
+        """
+        raise UnsupportedError(f"framework={self.name!r}: Flyte has no task type for it.", field="framework")
+
             InvalidJobError: There is none; the message names the legal ones.
         """
         for role in self.roles:

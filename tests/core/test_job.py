@@ -195,6 +195,8 @@ class TestKeywords:
             ({"name": ""}, "name", "a letter first"),
             ({"env": {"DISTRIB_REPLICA": "x"}}, "env['DISTRIB_REPLICA']", "set for each replica"),
             ({"worker": {"env": {"DISTRIB_RUN_ID": "x"}}}, "worker.env['DISTRIB_RUN_ID']", "set for each replica"),
+            ({"env": {"TF_CONFIG": "{}"}}, "env['TF_CONFIG']", "tensorflow sets this variable"),
+            ({"worker": {"env": {"TF_CONFIG": ""}}}, "worker.env['TF_CONFIG']", "leave it out"),
             ({"run_policy": {"backof_limit": 3}}, "run_policy.backof_limit", "Did you mean 'backoff_limit'"),
             ({"run_policy": None}, "run_policy", "RunPolicy"),
             ({"run_policy": {"scheduling_policy": {"min_available": 2}}}, "run_policy.scheduling_policy.min_available", "only 1 replicas"),

@@ -86,6 +86,22 @@ class TestObjects:
         assert registry["late"].name == "late"
 
 
+    def test_an_object_stands_in_for_a_name(self, registry):
+        """
+        For a while a name means an object, installed or not; whatever is installed can still be had.
+        """
+        installed, mine, other = registry["gossip"], type(registry["bare"])(), type(registry["bare"])()
+        with registry.standing_in("mine", mine), registry.standing_in("gossip", other):
+            assert registry["mine"] is mine
+            assert registry["gossip"] is other
+            assert registry.installed("gossip") is installed
+            assert "mine" in registry
+            assert list(registry) == ["tensorflow", "bare", "gossip", "mine"]
+        assert registry["gossip"] is installed
+        with pytest.raises(UnknownBackendError):
+            registry["mine"]
+
+
 class TestFaults:
     def test_an_unknown_name_lists_the_others(self):
         """

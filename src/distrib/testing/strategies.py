@@ -43,9 +43,11 @@ from .._model import (
 )
 from .._registry import engine_names, get_backend, get_engine
 from ..backend import Backend
+from ..errors import InvalidJobError, UnknownEngineError
 
 __all__ = [
     "cluster_specs",
+    "job_keywords",
     "jobs",
     "quantities",
     "replica_groups",
@@ -285,21 +287,43 @@ def jobs(backend: Backend | str) -> st.SearchStrategy[Job]:
 @st.composite
 def _jobs(draw: st.DrawFn, which: Backend | str) -> Job:
     backend = _found(which)
-    counts = draw(_counts(backend))
+    counts = draw(_legal_counts(backend))
+    try:
+        return Job(**draw(_job_keywords(backend, counts)))
+    except InvalidJobError:  # what goes with what, the backend alone knows
+        reject()
+
+
+def job_keywords(backend: Backend | str) -> st.SearchStrategy[dict[str, Any]]:
+    """
+    Keywords of :class:`~distrib.Job` that only the backend's own ``validate`` may still refuse: each is right by itself,
+    and the counts are within the bounds of the roles.
+
+    Args:
+        backend: The backend, or its name.
+    """
+    return _counts(backend).flatmap(lambda counts: _job_keywords(backend, counts))
+
+
+@st.composite
+def _job_keywords(draw: st.DrawFn, which: Backend | str, counts: Mapping[str, int]) -> dict[str, Any]:
+    backend = _found(which)
     devices = draw(_devices)
-    return Job(
-        backend.name,
-        groups=[attrs.evolve(draw(_groups(devices)), role=role, replicas=replicas) for role, replicas in counts.items()],
-        options=None if backend.options is None else backend.options(**draw(_settings(backend.options))),
-        run_policy=draw(run_policies(world_size=sum(counts.values()))),
-        image=draw(_maybe(_images)),
-        env=draw(_envs),
-        requests=draw(_requests(devices)),
-        limits=draw(_limits(devices)),
-        name=draw(_maybe(_labels)),
-        engine=draw(_maybe(st.sampled_from(engine_names()))),
-        engine_options=draw(_engine_options()),
-    )
+    envs = _envs.filter(lambda env: not any(variable in env for variable in backend.reserved))
+    groups = _groups(devices)
+    return {
+        "framework": backend.name,
+        "groups": [attrs.evolve(draw(groups), role=role, replicas=replicas, env=draw(envs)) for role, replicas in counts.items()],
+        "options": None if backend.options is None else backend.options(**draw(_settings(backend.options))),
+        "run_policy": draw(run_policies(world_size=max(1, sum(counts.values())))),
+        "image": draw(_maybe(_images)),
+        "env": draw(envs),
+        "requests": draw(_requests(devices)),
+        "limits": draw(_limits(devices)),
+        "name": draw(_maybe(_labels)),
+        "engine": draw(_maybe(st.sampled_from(_sound_engines()))),
+        "engine_options": draw(_engine_options()),
+    }
 
 
 def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
@@ -314,8 +338,7 @@ def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
 
 @st.composite
 def _cluster_specs(draw: st.DrawFn, which: Backend | str) -> ClusterSpec:
-    backend = _found(which)
-    counts = draw(_counts(backend))
+    counts = draw(_legal_counts(_found(which)))
     world_size = sum(counts.values())
     addresses = st.builds("{}:{}".format, _names, st.integers(1, 65535))
     at = iter(draw(st.lists(addresses, min_size=world_size, max_size=world_size, unique=True)))
@@ -328,14 +351,23 @@ def _found(backend: Backend | str) -> Backend:
 
 
 @st.composite
-def _counts(draw: st.DrawFn, backend: Backend) -> dict[str, int]:
+def _counts(draw: st.DrawFn, which: Backend | str) -> dict[str, int]:
+    """
+    Role -> replicas, within the bounds.
+    """
+    counts = {}
+    for role in _found(which).roles:
+        most = _MOST_REPLICAS if role.at_most is None else min(role.at_most, _MOST_REPLICAS)
+        counts[role.name] = draw(st.integers(role.at_least, max(role.at_least, most)))
+    return counts
+
+
+@st.composite
+def _legal_counts(draw: st.DrawFn, backend: Backend) -> dict[str, int]:
     """
     Role -> replicas, as the backend likes it.
     """
-    counts = {}
-    for role in backend.roles:
-        most = _MOST_REPLICAS if role.at_most is None else min(role.at_most, _MOST_REPLICAS)
-        counts[role.name] = draw(st.integers(role.at_least, max(role.at_least, most)))
+    counts = draw(_counts(backend))
     try:
         Job(backend.name, **counts)  # type: ignore[arg-type]
     except ValueError:
@@ -345,8 +377,23 @@ def _counts(draw: st.DrawFn, backend: Backend) -> dict[str, int]:
 
 @st.composite
 def _engine_options(draw: st.DrawFn) -> Mapping[str, Mapping[str, Any]]:
-    names = draw(st.lists(st.sampled_from(engine_names()), unique=True))
+    names = draw(st.lists(st.sampled_from(_sound_engines()), unique=True))
     return {name: draw(_settings(get_engine(name).options)) for name in names}
+
+
+def _sound_engines() -> list[str]:
+    """
+    The engines that can be loaded: a package that is broken spoils its own name only.
+    """
+    return [name for name in engine_names() if _loads(name)]
+
+
+def _loads(engine: str) -> bool:
+    try:
+        get_engine(engine)
+    except UnknownEngineError:
+        return False
+    return True
 
 
 #: Types whose whole range no options class means.

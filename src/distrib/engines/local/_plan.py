@@ -117,7 +117,7 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
     Raises:
         UnsupportedError: The machine cannot honour a field.
 
-        InvalidJobError: A variable is too long, or belongs to the framework.
+        InvalidJobError: A variable is too long.
     """
     if job.run_policy.suspend:
         message = "run_policy.suspend=True: the local engine starts what it is given. Leave it out here."
@@ -200,19 +200,8 @@ def _base_environments(job: Job, backend: Backend) -> tuple[dict[str, str], dict
         count = str(_devices.threads(_requested_cpu(job, group.role), job.world_size, available))
         dealt = {name: count for name in variables if name not in os.environ and name not in shared}
         mine = {**{name: value for name, value in dealt.items() if share.get(name) != value}, **group.env}
-        _refuse_reserved({**shared, **group.env}, backend)
         own[group.role] = mine
     return {**share, **shared}, own
-
-
-def _refuse_reserved(environment: Mapping[str, str], backend: Backend) -> None:
-    for name in (*backend.reserved, REPLICA_VARIABLE):
-        if name in environment:
-            raise InvalidJobError(
-                f"env: {name} is set for each replica by framework={backend.name!r}; leave it out.",
-                field=f"env.{name}",
-                value=environment[name],
-            )
 
 
 def _deal_devices(job: Job, cluster: ClusterSpec) -> Callable[[Replica], dict[str, str]]:
