@@ -3,6 +3,7 @@ All replicas of a job agree on who is in the cluster, and each knows its own pla
 """
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -159,7 +160,9 @@ class TestReplica:
         cluster = ClusterSpec({"worker": ["a:1", "b:1"]})
         text = encode_replica(cluster.replicas[1], encode_cluster(cluster))
         program = "import distrib; me = distrib.replica(); print(me.name, me.rank, me.world_size, me.address, me.is_coordinator)"
-        done = subprocess.run([sys.executable, "-c", program], env={REPLICA_VARIABLE: text}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, REPLICA_VARIABLE: text}, capture_output=True, text=True, check=True
+        )
         assert done.stdout.split() == ["worker-1", "1", "2", "b:1", "False"]
 
     def test_two_thousand_replicas_are_fast(self):
