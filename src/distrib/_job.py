@@ -123,10 +123,11 @@ class Job:
     ) -> None:
         backend = _backend(framework)
         by_role, by_option, by_engine = _sort(keywords, backend)
+        set_options = _options(backend, options, by_option)
         self.__attrs_init__(
             framework=backend.name,
-            groups=_groups(backend, groups, by_role),
-            options=_options(backend, options, by_option),
+            groups=_groups(backend, groups, by_role, set_options),
+            options=set_options,
             run_policy=run_policy,
             image=image,
             env=env,
@@ -155,6 +156,8 @@ class Job:
         if changes.get("framework", self.framework) != self.framework:
             kept["options"] = None
         kept["groups"] = [group for group in self.groups if group.role not in changes]
+        if _follow_from_options(self) and changes.keys() & {"options", *_option_names(self.backend)}:
+            kept["groups"] = []
         for group in self.groups:
             if _is_count(changes.get(group.role)):
                 changes[group.role] = {**_given(group), "replicas": changes[group.role]}
@@ -271,6 +274,15 @@ def _shorthand(group: ReplicaGroup) -> str:
     return repr(given["replicas"] if len(given) == 1 else given)
 
 
+def _follow_from_options(job: Job) -> bool:
+    """
+    Whether the groups are what the options ask for by themselves, and nothing more.
+    """
+    if any(len(_given(group)) > 1 for group in job.groups):
+        return False
+    return {group.role: group.replicas for group in job.groups} == dict(job.backend.replicas(job.options))
+
+
 def _given(group: ReplicaGroup) -> dict[str, Any]:
     """
     The fields that make the group, without its role.
@@ -343,7 +355,7 @@ def _option_names(backend: Backend) -> list[str]:
 # Replica groups
 
 
-def _groups(backend: Backend, groups: Iterable[Any], by_role: Mapping[str, Any]) -> tuple[ReplicaGroup, ...]:
+def _groups(backend: Backend, groups: Iterable[Any], by_role: Mapping[str, Any], options: Any) -> tuple[ReplicaGroup, ...]:
     """
     The groups in the order of the backend's roles, without those of zero replicas.
     """
@@ -356,7 +368,7 @@ def _groups(backend: Backend, groups: Iterable[Any], by_role: Mapping[str, Any])
         if group.role in found:
             raise refuse(f"groups[{place}].role", group.role, "this role is given twice; write one group with all its replicas.")
         found[group.role] = group
-    for role, value in by_role.items():
+    for role, value in (by_role if found or by_role else backend.replicas(options)).items():
         if role in found:
             raise refuse(role, value, "this role is in groups= too; write it once.")
         found[role] = _fields.attempt(role, partial(_of_role, role), value)
@@ -453,22 +465,16 @@ def _check(job: Job, backend: Backend) -> None:
         roles = [role.name for role in backend.roles]
         example = "worker" if "worker" in roles else roles[0]
         raise InvalidJobError(f"{example}: the job has no replicas; write e.g. {example}=2.", field=example, value=0)
+    _check_env("env", job.env, backend)
     for group in job.groups:
         _fields.attempt(group.role, partial(_check_resources, job), group.role)
+        _check_env(f"{group.role}.env", group.env, backend)
     scheduling = job.run_policy.scheduling_policy
     if scheduling is not None and scheduling.min_available is not None and scheduling.min_available > job.world_size:
         raise refuse("run_policy.scheduling_policy.min_available", scheduling.min_available, f"the job has only {job.world_size} replicas.")
     backend.validate(job)
 
 
-def _check_resources(job: Job, role: str) -> None:
-    check_requests(job.resources_requests(role), job.resources_limits(role))
-
-
-    _check_env("env", job.env, backend)
-#: The fields of a job, and the keywords that are not the names of something else.
-KEYS = [field.name for field in attrs.fields(Job)]
-        _check_env(f"{group.role}.env", group.env, backend)
 def _check_env(field: str, env: Mapping[str, str], backend: Backend) -> None:
     for variable in backend.reserved:
         if variable in env:
@@ -476,3 +482,9 @@ def _check_env(field: str, env: Mapping[str, str], backend: Backend) -> None:
             raise refuse(f"{field}[{variable!r}]", env[variable], why)
 
 
+def _check_resources(job: Job, role: str) -> None:
+    check_requests(job.resources_requests(role), job.resources_limits(role))
+
+
+#: The fields of a job, and the keywords that are not the names of something else.
+KEYS = [field.name for field in attrs.fields(Job)]

@@ -96,6 +96,20 @@ class Backend(ABC):
             InvalidJobError: Names the field, the value and the remedy.
         """
 
+    def replicas(self, options: Any) -> Mapping[str, int]:
+        """
+        Role -> how many replicas the options ask for by themselves: for a job that names no role.
+        """
+        return {}
+
+    def needed(self, job: Job) -> int | None:
+        """
+        With how many replicas the framework goes on when others are lost; None if it needs them all.
+
+        Lost is one that is killed, or whose machine is gone. One that raises fails the run, however many are left.
+        """
+        return None
+
     def coordinator(self, cluster: ClusterSpec) -> Replica:
         """
         The replica whose return value and exit decide the job: rank 0 unless overridden.
@@ -117,20 +131,6 @@ class Backend(ABC):
         """
         return function
 
-    def fork_safe(self) -> bool:
-        """
-        Whether this process may still be forked after :attr:`preload` was imported.
-
-        Asked once, in the process that replicas are about to be forked from. On False each replica starts a fresh
-        interpreter instead.
-        """
-        return True
-
-    def role(self, name: str) -> Role:
-        """
-        The role of that name.
-
-        Raises:
     def manifest(self, job: Job) -> dict[str, Any]:
         """
         The custom resource that the framework's Kubernetes operator runs *job* from: fresh plain data.
@@ -149,6 +149,20 @@ class Backend(ABC):
         """
         raise UnsupportedError(f"framework={self.name!r}: Flyte has no task type for it.", field="framework")
 
+    def fork_safe(self) -> bool:
+        """
+        Whether this process may still be forked after :attr:`preload` was imported.
+
+        Asked once, in the process that replicas are about to be forked from. On False each replica starts a fresh
+        interpreter instead.
+        """
+        return True
+
+    def role(self, name: str) -> Role:
+        """
+        The role of that name.
+
+        Raises:
             InvalidJobError: There is none; the message names the legal ones.
         """
         for role in self.roles:
