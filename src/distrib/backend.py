@@ -180,8 +180,16 @@ class Backend(ABC):
         """
         from importlib.util import find_spec
 
+        def is_there(module: str) -> bool:
+            try:
+                return find_spec(module) is not None
+            except ImportError:  # an import hook keeps it away
+                return False
+            except ValueError:  # somebody has put it into sys.modules by hand
+                return True
+
         for module, requirement in self.requires.items():
-            if find_spec(module) is None:
+            if not is_there(module):
                 raise MissingDependencyError(
                     f"framework={self.name!r} needs the package {module!r}, which is not installed. "
                     f"Install it with: python -m pip install '{requirement}'",

@@ -12,6 +12,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 0x4
 _IN_MODIFY = 0x2
 _IN_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -62,19 +63,32 @@ def watch_files(folder: str) -> int | None:
     return number
 
 
+def is_exiting(pid: int) -> bool:
+    """
+    Whether the kernel is taking the process down, or has done so: its peers may know before its parent is told.
+    """
+    fields = _stat(pid) if is_linux() else None
+    # State, parent, group, session, terminal, the terminal's group, flags.
+    return fields is not None and bool(int(fields[6]) & _PF_EXITING)
+
+
+def _stat(pid: int | str) -> list[bytes] | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command, in brackets, may hold anything, brackets too.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:  # it has ended
+        return None
+
+
 def descendants() -> list[int]:
     """
     All living descendants of this process, itself not included.
     """
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc") if is_linux() else ():
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", "rb") as file:
-                    # The command, in brackets, may hold anything, brackets too; the parent is the second field after it.
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # ended since it was listed
-                continue
+        fields = _stat(entry) if entry.isdigit() else None
+        if fields is not None:
             parents[int(entry)] = int(fields[1])
     found: list[int] = []
     fringe = {os.getpid()}

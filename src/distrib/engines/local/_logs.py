@@ -26,6 +26,8 @@ _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _HARMFUL = bytes(set(range(32)) - {9, 10, 13, 27}) + b"\x7f"
 # Bytes of UTF-8: one that starts a character of several bytes, and one that goes on with it.
 _FIRST_OF_SEVERAL, _FOLLOWING = 0xC0, 0x80
+# Colours as they were, and a visible cursor.
+_RESTORE = b"\x1b[0m\x1b[?25h"
 #: How often to look where the kernel cannot tell.
 LOOK_SECONDS = 0.1
 
@@ -142,6 +144,7 @@ class Echo:
         width = max(map(len, names), default=0)
         self.prefixes = {name: self._prefix(name, at, width) for at, name in enumerate(names)}
         self.middle = ""
+        self.escaped = False
 
     def _prefix(self, name: str, at: int, width: int) -> bytes:
         text = f"[{name}]".ljust(width + 2)
@@ -155,6 +158,7 @@ class Echo:
             return
         if self.terminal:
             data = data.translate(None, _HARMFUL)
+            self.escaped = self.escaped or b"\x1b" in data
         prefix = self.prefixes[name]
         # A chunk may end within a line; what follows goes on there, unless another replica came in between.
         start = b"" if self.middle == name else b"\n" + prefix if self.middle else prefix
@@ -165,11 +169,11 @@ class Echo:
 
     def end(self) -> None:
         """
-        Finish a line that nobody finished.
+        Finish a line that nobody finished, and take back what a replica may have done to the terminal.
         """
-        if self.middle:
-            self._write(b"\n")
-            self.middle = ""
+        if self.stream is not None and (self.middle or self.escaped):
+            self._write((_RESTORE if self.escaped else b"") + (b"\n" if self.middle else b""))
+            self.middle, self.escaped = "", False
 
     def _write(self, data: bytes) -> None:
         stream = self.stream

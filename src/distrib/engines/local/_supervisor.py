@@ -18,9 +18,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
-from ._linux import adopt_orphans, descendants
+from ._linux import adopt_orphans, descendants, is_exiting
 from ._machine import Action, Machine, Member, Policy, State, Verb
 from ._nursery import run_nursery
 from ._outlet import Outlet
@@ -28,6 +29,8 @@ from ._replica import Settings, run_forked, run_program
 
 #: The launcher is gone, maybe killed: nobody waits for a graceful end, but a short one is cheap.
 _ORPHANED_GRACE = 0.5
+# How long a process that is being taken down may take for it before what its peers say is heard.
+_DYING_SECONDS = 1.0
 _CHUNK = 1 << 16
 #: Process id, exit code, signal: of code and signal one is zero.
 _Dead = tuple[int, int, int]
@@ -62,6 +65,9 @@ class Supervisor:
         self.partial = b""
         self.half_order = rest
         self.torn = False
+        self.held: list[dict[str, Any]] = []
+        self.held_until: float | None = None
+        self.unburied: list[_Dead] = []
         self._watch(control, self._read_control)
         self._watch(self.channel, lambda: None)  # read whenever anything happens, after the dead are collected
         self._watch(wakeup, lambda: self._read_signals(wakeup))
@@ -151,7 +157,10 @@ class Supervisor:
                 message = json.loads(line)
             except ValueError:  # somebody else's bytes: the user's code found the descriptor and wrote to it
                 continue
-            messages += [message] if isinstance(message, dict) else []
+            if isinstance(message, dict):
+                messages.append(message)
+                if message.get("kind") == "forked":
+                    self._forked(message["pid"], message["replica"])
         return messages
 
     # What became of whom.
@@ -163,23 +172,38 @@ class Supervisor:
         The dead are collected before the messages are read: a message is sent before its sender ends, so none is missed.
         A replica that ended without a word goes first: what its peers have to say may well be its consequence.
         """
-        dead = self._reap()
-        silent: list[_Dead] = []
-        others: list[_Dead] = []
-        messages = self._read_channel()
-        spoken = {message.get("replica") for message in messages if message.get("kind") in ("returned", "raised")}
-        for message in messages:
-            if message.get("kind") == "forked":
-                self._forked(message["pid"], message["replica"])
-        for one in dead:
-            name = self.pids.get(one[0])
-            (others if name is None or name in spoken or name in self.reports else silent).append(one)
-        for one in silent:
+        dead = [*self.unburied, *self._reap()]
+        messages = [*self.held, *self._read_channel()]
+        self.unburied, self.held = [], []
+        spoken = {
+            str(message.get("replica")) for message in messages if message.get("kind") in ("returned", "raised")
+        } | self.reports.keys()
+        if any(message.get("kind") == "raised" for message in messages) and self._is_anyone_dying(spoken):
+            self.unburied, self.held = dead, messages
+            return
+        self.held_until = None
+        silent = [one for one in dead if self.pids.get(one[0], "") not in spoken | {""}]
+        # Nobody kills itself, but many abort when they have lost a peer.
+        for one in sorted(silent, key=lambda one: one[2] != signal.SIGKILL):
             self._exited(*one)
         for message in messages:
             self._take(message)
-        for one in others:
-            self._exited(*one)
+        for one in dead:
+            if one not in silent:
+                self._exited(*one)
+
+    def _is_anyone_dying(self, spoken: AbstractSet[str]) -> bool:
+        """
+        Whether some other replica is about to be reported dead.
+
+        The sockets of a process that was killed are closed, and its peers may fail of that, before its parent is told.
+        """
+        if not any(name not in spoken and is_exiting(pid) for pid, name in self.pids.items()):
+            return False
+        if self.held_until is None:
+            self.held_until = time.monotonic() + _DYING_SECONDS
+            self._set_timer("held", _DYING_SECONDS)
+        return time.monotonic() < self.held_until
 
     def _reap(self) -> list[_Dead]:
         dead: list[_Dead] = []
