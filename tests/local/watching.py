@@ -132,6 +132,7 @@ class Launcher:
 
         QUIET = {"echo": False}
         MEETING = Path(sys.argv[1])
+        sys.path.append(sys.argv[2])
 
         def sign(name=None):
             (MEETING / f".{name or replica().name}").write_text(str(os.getpid()))
@@ -170,7 +171,7 @@ class Launcher:
         Start a program and do not wait for it.
         """
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([sys.executable, str(self.write(text)), str(self.meeting)], **given)
+        process = subprocess.Popen([sys.executable, str(self.write(text)), str(self.meeting), str(Path(__file__).parent)], **given)
         self.started.append(process)
         return process
 
