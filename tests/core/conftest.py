@@ -96,7 +96,8 @@ def _distribution(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
     def make(name: str, entry_points: str, **modules: str) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        info = folder / f"{name}-1.0.dist-info"
+        # As installers write it: what is before the first hyphen is the name.
+        info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
