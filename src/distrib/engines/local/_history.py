@@ -55,10 +55,17 @@ def _state_folder() -> str:
     if sys.platform == "linux":
         # What platformdirs answers here, without the 20 ms that importing it adds to every run.
         home = os.environ.get("XDG_STATE_HOME", "").strip() or os.path.expanduser("~/.local/state")
-        return os.path.join(home, "distrib")
+        # A relative one would mean another folder as soon as the program changes its own.
+        return os.path.abspath(os.path.join(home, "distrib"))
     import platformdirs
 
     return platformdirs.user_state_dir("distrib", appauthor=False)
+
+
+def _is_homeless() -> bool:
+    # A user who is in no list of users, as in some containers, and has no HOME either.
+    chosen = os.environ.get(STATE_VARIABLE) or os.environ.get("XDG_STATE_HOME", "").strip()
+    return not chosen and os.path.expanduser("~") == "~"
 
 
 def create(id: str, about: Mapping[str, Any]) -> tuple[str, int]:
@@ -70,6 +77,8 @@ def create(id: str, about: Mapping[str, Any]) -> tuple[str, int]:
     """
     made = False
     folder = id
+    if _is_homeless():
+        raise SubmitError(f"there is no home directory to keep the run's folder in. Set {STATE_VARIABLE} to a folder that can be written.")
     try:
         folder = os.path.join(runs_folder(), id)
         os.makedirs(runs_folder(), exist_ok=True)
@@ -77,9 +86,14 @@ def create(id: str, about: Mapping[str, Any]) -> tuple[str, int]:
         made = True
         for part in ("logs", "results"):
             os.mkdir(os.path.join(folder, part))
-        with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
-            json.dump(about, file)
-        return folder, lock_alive(folder)
+        # Locked before it can be found: nobody takes a run that is being started for one that has lost its supervisor.
+        lock = lock_alive(folder)
+        try:
+            _write_about(folder, about)
+        except BaseException:
+            os.close(lock)
+            raise
+        return folder, lock
     except OSError as error:
         if made:
             import shutil
@@ -90,16 +104,25 @@ def create(id: str, about: Mapping[str, Any]) -> tuple[str, int]:
         ) from error
 
 
+def _write_about(folder: str, about: Mapping[str, Any]) -> None:
+    partial, path = os.path.join(folder, ".run.json"), os.path.join(folder, "run.json")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(about, file)
+    os.replace(partial, path)
+
+
 def read_about(folder: str) -> dict[str, Any]:
     """
-    What was submitted; empty if the folder is no run's.
+    What was submitted; empty if the folder is no run's, or cannot be read.
     """
     try:
         with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
             about = json.load(file)
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    names = about.get("replicas") if isinstance(about, dict) else None
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names) and about.get("coordinator") in names
+    return about if whole else {}
 
 
 def read_events(folder: str) -> list[dict[str, Any]]:
@@ -156,14 +179,25 @@ class Progress:
             self.finished = True
             self.state = _FINAL[event["state"]]
             self.reason, self.root, self.restarts = event["reason"], event["replica"], event["restarts"]
-            for each, status in self.replicas.items():
-                if status.state in ("Waiting", "Stopping"):  # it was not to be started any more
-                    self.replicas[each] = evolve(status, state="Stopped")
+            self._stop("Waiting", "Stopping")  # it was not to be started any more
         elif name in self.replicas:
             self.replicas[name] = self._next(kind, self.replicas[name], event)
             if kind == "raised":
                 self.raised[name] = dict(event)
+            self.restarts += kind == "restarting"
             self.state = {"started": RunState.RUNNING, "restarting": RunState.RESTARTING}.get(kind, self.state)
+
+    def lose(self) -> None:
+        """
+        The supervisor ended without a word, and the replicas with it.
+        """
+        self.state, self.reason, self.finished = RunState.FAILED, SUPERVISOR_LOST, True
+        self._stop("Waiting", "Running", "Stopping")
+
+    def _stop(self, *states: str) -> None:
+        for name, status in self.replicas.items():
+            if status.state in states:
+                self.replicas[name] = evolve(status, state="Stopped")
 
     @staticmethod
     def _next(kind: str, old: ReplicaStatus, event: Mapping[str, Any]) -> ReplicaStatus:
@@ -178,7 +212,7 @@ class Progress:
             return ReplicaStatus(state=ended, attempt=old.attempt, exit_code=code, signal=number, message=old.message)
         if kind in ("progress", "note", "raised", "restarting"):
             text = ": ".join(part for part in (event.get("type"), event.get("text")) if part)
-            return ReplicaStatus(state=old.state, attempt=old.attempt, exit_code=old.exit_code, signal=old.signal, message=text)
+            return evolve(old, state="Waiting" if kind == "restarting" else old.state, message=text)
         return old
 
     def status(self) -> RunStatus:
@@ -263,7 +297,8 @@ def _may_be_read(about: Mapping[str, Any]) -> bool:
 
 def _by_age() -> list[str]:
     try:
-        entries = [entry.path for entry in os.scandir(runs_folder()) if entry.is_dir()]
+        # What has no such file was not made here: somebody else may call a folder "runs", and keep things in it.
+        entries = [entry.path for entry in os.scandir(runs_folder()) if os.path.isfile(os.path.join(entry.path, "alive"))]
     except OSError:
         return []
     return sorted(entries, key=_modified, reverse=True)

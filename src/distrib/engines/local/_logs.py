@@ -22,12 +22,14 @@ _LONGEST_PARTIAL = 1 << 16
 # The files of more replicas than this are not all kept open.
 _MOST_OPEN = 256
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-# Bytes that would upset a terminal: control characters but tab, newline, carriage return and escape, which starts colours.
+# What would upset a terminal. Bytes: control characters but tab, newline, carriage return and escape.
 _HARMFUL = bytes(set(range(32)) - {9, 10, 13, 27}) + b"\x7f"
+# Sequences of escape: all but those that set colours or clear a line, which progress bars do.
+_HARMFUL_SEQUENCES = rb"\x1b(?:\[[0-?]*[ -/]*(?:[@-JL-ln-~]|(?![ -~]))|[\]P_^X][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ`-~]|(?!\[))"
 # Bytes of UTF-8: one that starts a character of several bytes, and one that goes on with it.
 _FIRST_OF_SEVERAL, _FOLLOWING = 0xC0, 0x80
-# Colours as they were, and a visible cursor.
-_RESTORE = b"\x1b[0m\x1b[?25h"
+# Colours as they were; nothing else of the terminal can be changed.
+_RESTORE = b"\x1b[0m"
 #: How often to look where the kernel cannot tell.
 LOOK_SECONDS = 0.1
 
@@ -60,6 +62,8 @@ class Follower:
         self.partial = dict.fromkeys(names, b"")
         self.files: dict[str, int] = {}
         self.grown = watch_files(folder)
+        #: Whether there is more to be read at once.
+        self.is_behind = False
 
     def close(self) -> None:
         """
@@ -71,20 +75,30 @@ class Follower:
 
     def read(self, *, last: bool = False) -> Iterator[tuple[str, bytes]]:
         """
-        What has been written since, in whole lines as far as possible.
+        What has been written since, in whole lines as far as possible; of each replica in turn, and no more than a chunk: one
+        that writes without end keeps nobody from the others.
 
         Args:
-            last: Nothing more will come, so give out the rest too.
+            last: Nothing more will come, so give out all of the rest.
         """
         if self.grown is not None:
             try:
                 os.read(self.grown, _CHUNK)  # what it says is only that something has grown
             except BlockingIOError:
                 pass
-        for name in self.places:
-            yield from self._read_one(name, last=last)
+        self.is_behind = True
+        while self.is_behind:
+            self.is_behind = False
+            for name in self.places:
+                yield from self._read_one(name)
+            if not last:
+                return
+        for name, rest in self.partial.items():
+            if rest:
+                yield name, rest
+        self.partial = dict.fromkeys(self.places, b"")
 
-    def _read_one(self, name: str, *, last: bool) -> Iterator[tuple[str, bytes]]:
+    def _read_one(self, name: str) -> Iterator[tuple[str, bytes]]:
         number = self._open(name)
         if number is None:
             return
@@ -93,9 +107,6 @@ class Follower:
         finally:
             if name not in self.files:
                 os.close(number)
-        if last and self.partial[name]:
-            rest, self.partial[name] = self.partial[name], b""
-            yield name, rest
 
     def _open(self, name: str) -> int | None:
         if name in self.files:
@@ -109,15 +120,16 @@ class Follower:
         return number
 
     def _read_file(self, name: str, number: int) -> Iterator[tuple[str, bytes]]:
-        while chunk := os.pread(number, _CHUNK, self.places[name]):
-            self.places[name] += len(chunk)
-            whole, end, rest = (self.partial[name] + chunk).rpartition(b"\n")
-            if len(rest) > _LONGEST_PARTIAL:
-                cut = _last_whole_character(rest)
-                whole, end, rest = whole + end + rest[:cut], b"", rest[cut:]
-            self.partial[name] = rest
-            if whole or end:
-                yield name, whole + end
+        chunk = os.pread(number, _CHUNK, self.places[name])
+        self.is_behind |= len(chunk) == _CHUNK
+        self.places[name] += len(chunk)
+        whole, end, rest = (self.partial[name] + chunk).rpartition(b"\n")
+        if len(rest) > _LONGEST_PARTIAL:
+            cut = _last_whole_character(rest)
+            whole, end, rest = whole + end + rest[:cut], b"", rest[cut:]
+        self.partial[name] = rest
+        if whole or end:
+            yield name, whole + end
 
 
 def _last_whole_character(data: bytes) -> int:
@@ -152,14 +164,14 @@ class Echo:
 
     def show(self, name: str, data: bytes) -> None:
         """
-        Show *data*, which *name* wrote; what is not text is made visible.
+        Show *data*, which *name* wrote; a terminal does not get what would upset it.
         """
         if self.stream is None:
             return
-        if self.terminal:
-            data = data.translate(None, _HARMFUL)
-            self.escaped = self.escaped or b"\x1b" in data
         prefix = self.prefixes[name]
+        if self.terminal:
+            data = _for_terminal(data, prefix)
+            self.escaped = self.escaped or b"\x1b" in data
         # A chunk may end within a line; what follows goes on there, unless another replica came in between.
         start = b"" if self.middle == name else b"\n" + prefix if self.middle else prefix
         self.middle = "" if data.endswith(b"\n") else name
@@ -193,6 +205,18 @@ class Echo:
                 stream.flush()
         except (OSError, ValueError):  # closed, or its reader is gone: the logs are kept all the same
             self.stream = None
+
+
+def _for_terminal(data: bytes, prefix: bytes) -> bytes:
+    if b"\x1b" in data:
+        import re
+
+        data = re.sub(_HARMFUL_SEQUENCES, b"", data)
+    data = data.translate(None, _HARMFUL)
+    if b"\r" not in data:
+        return data
+    # A progress bar starts its line again, where the prefix is.
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\r" + prefix)
 
 
 def _write_all(number: int, data: bytes) -> None:
