@@ -267,9 +267,11 @@ class Run(ABC, Generic[R_co]):
                 done.set_result(None)
 
         def watch() -> None:
-            self.wait()
-            with suppress(RuntimeError):  # the loop may have been closed meanwhile
-                loop.call_soon_threadsafe(deliver)
+            try:
+                self.wait()
+            finally:  # what went wrong is told by result()
+                with suppress(RuntimeError):  # the loop may have been closed meanwhile
+                    loop.call_soon_threadsafe(deliver)
 
         threading.Thread(target=watch, name=f"await {self.id}", daemon=True).start()
         yield from done.__await__()

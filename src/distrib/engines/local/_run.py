@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from ..._cluster import RUN_VARIABLE
 from ...engine import Event, Results, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
-from ._history import SUPERVISOR_LOST, Progress, for_people, is_alive, prune, read_about, read_events
+from ._history import Progress, for_people, is_alive, prune, read_about, read_events
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
 
@@ -119,11 +119,13 @@ class StoredRun(Run[R_co]):
         return f"<Run {self.id}: {self.status().state.value}>"
 
     def _progress(self) -> Progress:
+        # Asked before reading: the last event of a run that ends at this moment is then read after it.
+        alive = is_alive(self.folder)
         progress = Progress(self.names)
         for event in read_events(self.folder):
             progress.take(event)
-        if not progress.finished and not is_alive(self.folder):
-            progress.state, progress.reason, progress.finished = RunState.FAILED, SUPERVISOR_LOST, True
+        if not progress.finished and not alive:
+            progress.lose()
         return progress
 
     def status(self) -> RunStatus:
@@ -204,7 +206,8 @@ class StoredRun(Run[R_co]):
                         yield f"[{name}] {line}" if prefixed else line
                 if over:
                     return
-                self._await_growth(follower)
+                if not follower.is_behind:
+                    self._await_growth(follower)
         finally:
             follower.close()
 
@@ -284,7 +287,8 @@ class LocalRun(StoredRun[R_co]):
 
     def _is_over(self) -> bool:
         # All that the replicas wrote is there before the thread has shown it.
-        return self._live.finished or self._done.is_set() if self._is_followed() else super()._is_over()
+        # The thread may be waiting for a terminal that is not read; the supervisor's end is then known all the same.
+        return (self._is_followed() and self._live.finished) or super()._is_over()
 
     # What the thread does.
 
@@ -336,6 +340,8 @@ class LocalRun(StoredRun[R_co]):
         """
         How many milliseconds to wait for news.
         """
+        if follower is not None and follower.is_behind:
+            return 0
         if self._teller is not None and self._teller.is_waiting:
             return 1000 * _LONG_SECONDS
         return 1000 * LOOK_SECONDS if follower is not None and follower.grown is None else None
@@ -383,7 +389,7 @@ class LocalRun(StoredRun[R_co]):
             if time.monotonic() > deadline:  # nothing more can be done from here
                 break
             time.sleep(_GONE_LOOK_SECONDS)
-        self._live.state, self._live.reason, self._live.finished = RunState.FAILED, SUPERVISOR_LOST, True
+        self._live.lose()
 
     def _summarise(self) -> None:
         if self._teller is not None:
