@@ -66,7 +66,7 @@ def error_of(folder: str, progress: Progress) -> EngineError:
 def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
     name = progress.root
     status = progress.replicas[name]
-    details = _read_details(folder, name) or progress.raised.get(name) or {}
+    details = _read_details(folder, name) or progress.raised.get(name) or {"returned": status.state == "Succeeded"}
     log_tail = tail(os.path.join(folder, "logs", f"{name}.log"), 20)
     hint = _hint(status.exit_code, status.signal)
     raised = bool(details.get("type"))
@@ -93,6 +93,8 @@ def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
 
 def _what_happened(details: Mapping[str, Any], code: int | None, number: int | None, hint: str) -> str:
     because = f": {hint}" if hint else ""
+    if details.get("returned"):
+        return "returned, and was to be started again: with restart_policy=Always only the other replicas can end the run"
     if details.get("type"):
         text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][: details["lines"]]
         said = "\n  ".join([": ".join([details["type"], *text[:1]]), *text[1:]])

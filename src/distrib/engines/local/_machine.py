@@ -85,13 +85,14 @@ class Member:
         service: Whether it never ends by itself and is stopped when the rest is done.
     """
 
-    __slots__ = ("attempt", "decides", "delays", "name", "reported", "restart_policy", "service", "state")
+    __slots__ = ("attempt", "decides", "delays", "name", "reported", "restart_policy", "serves", "service", "state")
 
     def __init__(self, name: str, restart_policy: str = "Never", *, decides: bool = True, service: bool = False) -> None:
         self.name = name
         self.restart_policy = restart_policy
         self.decides = decides
         self.service = service
+        self.serves = service
         self.state = State.WAITING
         self.attempt = 0
         self.delays = 0
@@ -190,7 +191,7 @@ class Machine:
         """
         A replica says that it serves and never ends by itself.
         """
-        self.members[name].service = True
+        self.members[name].serves = True
         self._stop_idle_services()
         return self._answer()
 
@@ -306,7 +307,7 @@ class Machine:
 
     def _stop_idle_services(self) -> None:
         # Services are stopped once nobody is left whom they could serve.
-        rest = [member for member in self.members.values() if not member.service]
+        rest = [member for member in self.members.values() if not member.serves]
         if self.outcome and not any(member.is_up for member in rest):
             self._stop_all()
 
@@ -336,6 +337,7 @@ class Machine:
         member.state = State.RUNNING
         member.attempt += 1
         member.reported = False
+        member.serves = member.service  # what it said in an earlier attempt holds no more
         self._do(Verb.START, member.name)
 
     def _stop_all(self) -> None:

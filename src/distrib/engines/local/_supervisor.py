@@ -32,6 +32,8 @@ _ORPHANED_GRACE = 0.5
 # How long a process that is being taken down may take for it before what its peers say is heard.
 _DYING_SECONDS = 1.0
 _CHUNK = 1 << 16
+#: Messages without consequence for the run; told before the end of whoever sent them, or a short life is told backwards.
+_AT_ONCE = ("forked", "started", "progress")
 #: Process id, exit code, signal: of code and signal one is zero.
 _Dead = tuple[int, int, int]
 
@@ -157,10 +159,10 @@ class Supervisor:
                 message = json.loads(line)
             except ValueError:  # somebody else's bytes: the user's code found the descriptor and wrote to it
                 continue
-            if isinstance(message, dict):
+            if isinstance(message, dict) and message.get("kind") in _AT_ONCE:
+                self._take(message)
+            elif isinstance(message, dict):
                 messages.append(message)
-                if message.get("kind") == "forked":
-                    self._forked(message["pid"], message["replica"])
         return messages
 
     # What became of whom.
@@ -232,8 +234,10 @@ class Supervisor:
             self._nursery_done(kind, message)
         elif kind in ("importing", "imported"):
             self.event(kind, **{key: value for key, value in message.items() if key not in ("kind", "replica")})
-        elif name not in self.machine.members or kind == "forked":
+        elif name not in self.machine.members:
             return
+        elif kind == "forked":
+            self._forked(message["pid"], name)
         elif kind == "started":
             self.event("started", replica=name, pid=message["pid"], attempt=self.machine.members[name].attempt)
         elif kind == "progress":
