@@ -143,6 +143,9 @@ class Results(ABC, Generic[R_co]):
     ``results.value`` is the coordinator's value; ``results["worker"][1]`` is that of worker 1; iteration gives the values
     of all replicas that returned one, in the order of their ranks. A replica that was stopped, a parameter server say, has
     none: asking for it is a ``LookupError``.
+
+    Where a replica runs several processes, each of them has a rank and a value of its own: iteration and :meth:`by_rank` give
+    them all, ``results["worker"][1]`` is that of the first process of worker 1.
     """
 
     @property
@@ -161,13 +164,20 @@ class Results(ABC, Generic[R_co]):
     @abstractmethod
     def items(self) -> Iterator[tuple[str, R_co]]:
         """
-        The names and values of all replicas that returned one, in the order of their ranks.
+        The names and values of all replicas that returned one, in the order of their ranks; ``"worker-0/1"`` is the second
+        process of worker 0.
         """
+
+    def by_rank(self) -> Mapping[int, R_co]:
+        """
+        The values by rank: of the processes where replicas run several, else of the replicas.
+        """
+        return dict(enumerate(self))
 
     @abstractmethod
     def __len__(self) -> int:
         """
-        How many replicas returned a value.
+        How many values there are.
         """
 
     def __iter__(self) -> Iterator[R_co]:

@@ -73,7 +73,8 @@ def _replica_failed(folder: str, progress: Progress) -> ReplicaFailedError:
     original = _original(folder, name) if raised else None
     # What Python prints of the cause has the whole text.
     details = {**details, "lines": 1 if original is not None else _TEXT_LINES}
-    lines = [f"{name} {_what_happened(details, status.exit_code, status.signal, hint if not raised else '')}"]
+    process = "" if details.get("rank") is None else f" (rank {details['rank']})"
+    lines = [f"{name}{process} {_what_happened(details, status.exit_code, status.signal, hint if not raised else '')}"]
     lines += _frames(details.get("frames", []))
     if not raised:
         lines += [f"  | {line[:_LINE]}" for line in log_tail.splitlines()[-_TAIL_LINES:]]

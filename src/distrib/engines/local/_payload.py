@@ -9,11 +9,11 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
 from ...errors import SubmitError
-from ._replica import is_plain
+from ._replica import is_plain, resolve
 
 if TYPE_CHECKING:
     from ...engine import Call
@@ -74,11 +74,30 @@ def dump(
     if isinstance(target, str) and is_plain((args, kwargs), depth=4):
         pickle.dump(value, file, protocol=5)
         return
+    # What a backend puts in the place of a function holds it under this name.
+    with _by_value(getattr(target, "function", target)):
+        # A buffer is kept out of the stream when the callback returns something false, as append does.
+        _pickler()(file, protocol=5, buffer_callback=keep).dump(value)
+
+
+def _pickler() -> Any:
     import cloudpickle
 
-    with _by_value(target):
-        # A buffer is kept out of the stream when the callback returns something false, as append does.
-        cloudpickle.Pickler(file, protocol=5, buffer_callback=keep).dump(value)
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """
+        One that lets the function of a task travel as a name wherever it is met: under that name its module holds the task.
+        """
+
+        def reducer_override(self, obj: Any) -> Any:
+            name = reference(obj) if isinstance(obj, FunctionType) and _is_of_task(obj) else None
+            return super().reducer_override(obj) if name is None else (resolve, (name,))
+
+    return Pickler
+
+
+def _is_of_task(function: FunctionType) -> bool:
+    home = sys.modules.get(function.__module__ or "")
+    return hasattr(getattr(home, function.__qualname__.partition(".")[0], None), "__distrib_task__") or "." in function.__qualname__
 
 
 @contextmanager

@@ -6,32 +6,24 @@ Loaded before replicas are forked, so it imports little.
 
 from __future__ import annotations
 
-import atexit
 import io
 import json
 import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ... import _report
 from ..._command import Command
+from ..._outcome import code_of, describe, dump_exception, end, explain, flush
 from ._linux import die_with_parent
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-#: The code that Kubeflow sets aside for "retryable, says the user".
-RETRYABLE_EXIT = 138
 #: What a shell ends with when it cannot start a program.
 NOT_STARTED = 126
 _LARGE = 1 << 20
-_LONGEST_TEXT = 1_000
-_LONGEST_TRACEBACK = 200_000
 
 
 class Settings:
@@ -198,8 +190,8 @@ def _run(settings: Settings, name: str) -> NoReturn:
         # The function forked, and its child came back here as well. It is no replica, and speaks for none.
         if error is not None:
             sys.excepthook(type(error), error, error.__traceback__)
-        _end(0 if error is None else 1)
-    _end(_keep(settings, name, value, error))
+        end(0 if error is None else 1)
+    end(_keep(settings, name, value, error))
 
 
 def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
@@ -211,7 +203,7 @@ def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
     except SystemExit as exit:
         if not isinstance(exit.code, int | None):
             print(exit.code, file=sys.stderr)  # noqa: T201  # as the interpreter does
-        return None, exit if _code_of(exit) else None
+        return None, exit if code_of(exit) else None
     except BaseException as error:
         return None, error
 
@@ -227,28 +219,9 @@ def _keep(settings: Settings, name: str, value: object, error: BaseException | N
             error = unkept
     if error is None:
         return 0
-    code = _code_of(error)
+    code = code_of(error)
     _keep_exception(settings, name, error, code)
     return code
-
-
-def _end(code: int) -> NoReturn:
-    # What the interpreter does at its own end, without tearing down the modules: frameworks crash in that.
-    try:
-        if code == 0:
-            threading._shutdown()  # type: ignore[attr-defined]  # joins the threads that are no daemons; multiprocessing calls it too
-        atexit._run_exitfuncs()
-        _flush()
-    finally:
-        os._exit(code)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):  # closed, replaced by None, or the disk is full
-            pass
 
 
 def _open_standard_streams() -> None:
@@ -299,7 +272,7 @@ def resolve(reference: str) -> Callable[..., Any]:
 
 def _keep_value(settings: Settings, name: str, value: object) -> None:
     _write_value(settings, name, value)
-    _flush()
+    flush()
     _report.send("returned")
 
 
@@ -350,16 +323,10 @@ def _keep_exception(settings: Settings, name: str, error: BaseException, code: i
     """
     Write the exception down three times, each surer to arrive than the one before: pickled, as JSON, as one line.
     """
-    import traceback
-
-    _flush()
-    described = _describe(error)
+    flush()
+    described = describe(error)
     try:
-        details = {
-            **described,
-            "traceback": "".join(traceback.format_exception(type(error), error, _without_us(error.__traceback__)))[-_LONGEST_TRACEBACK:],
-            "frames": [[f.filename, f.lineno, f.name, f.line] for f in traceback.extract_tb(_without_us(error.__traceback__))],
-        }
+        details = {**described, **explain(error)}
         with open(settings.path("results", f"{name}.error.json"), "w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(details, file)
         _pickle_exception(settings, name, error)
@@ -369,40 +336,7 @@ def _keep_exception(settings: Settings, name: str, error: BaseException, code: i
 
 
 def _pickle_exception(settings: Settings, name: str, error: BaseException) -> None:
-    import cloudpickle
-
-    try:
-        data = cloudpickle.dumps(error)
-    except Exception:  # its text and type name arrive all the same
-        return
-    with open(settings.path("results", f"{name}.exception.pickle"), "wb") as file:
-        file.write(data)
-
-
-def _describe(error: BaseException) -> dict[str, str]:
-    kind = type(error)
-    module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text cannot be had)"
-    return {"type": f"{module}{kind.__qualname__}"[:200], "text": text[:_LONGEST_TEXT]}
-
-
-def _without_us(traceback: TracebackType | None) -> TracebackType | None:
-    # The outermost frames are ours; an exception of the function starts after them.
-    theirs = traceback
-    while theirs is not None and theirs.tb_frame.f_code.co_filename == __file__:
-        theirs = theirs.tb_next
-    return theirs or traceback
-
-
-def _code_of(error: BaseException) -> int:
-    from ...errors import RetryableError
-
-    if not isinstance(error, SystemExit):
-        return RETRYABLE_EXIT if isinstance(error, RetryableError) else 1
-    # As the interpreter has it: None is 0, a number is itself, anything else is a message and means 1.
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
+    data = dump_exception(error)
+    if data is not None:
+        with open(settings.path("results", f"{name}.exception.pickle"), "wb") as file:
+            file.write(data)

@@ -14,11 +14,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
+from ..._outcome import ByRank
 from ...engine import Event, Results, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
 from ._history import Progress, for_people, is_alive, prune, read_about, read_events
@@ -48,11 +50,15 @@ class LocalResults(Results[R_co]):
         self._folder = folder
         self._names = names
         self._coordinator = coordinator
-        self._loaded: dict[str, R_co] = {}
+        self._loaded: dict[str, R_co | ByRank] = {}
 
     @property
     def value(self) -> R_co:
-        return self._value(self._coordinator)
+        if self._has(self._coordinator) and not isinstance(self._load(self._coordinator), ByRank):
+            return self._value(self._coordinator)
+        # Of several processes, the first may be on another replica than it was at the start.
+        found = self.by_rank()
+        return found[0] if 0 in found else self._value(self._coordinator)
 
     def __getitem__(self, role: str) -> Sequence[R_co]:
         names = [name for name in self._names if name.rpartition("-")[0] == role]
@@ -62,10 +68,26 @@ class LocalResults(Results[R_co]):
         return _Values(self, names)
 
     def items(self) -> Iterator[tuple[str, R_co]]:
-        return ((name, self._value(name)) for name in self._names if self._has(name))
+        return ((name, load()) for _, name, load in self._all())
+
+    def by_rank(self) -> Mapping[int, R_co]:
+        return {rank: load() for rank, _, load in self._all()}
 
     def __len__(self) -> int:
-        return sum(map(self._has, self._names))
+        return len(self._all())
+
+    def _all(self) -> list[tuple[int, str, Callable[[], R_co]]]:
+        """
+        The rank of each process that returned a value, its name, and what loads the value; by rank.
+        """
+        found: list[tuple[int, str, Callable[[], R_co]]] = []
+        for place, name in enumerate(self._names):
+            several = self._load(name) if self._has(name) else None
+            if isinstance(several, ByRank):
+                found += [(rank, f"{name}/{at}", partial(several.value, rank)) for at, rank in enumerate(several.pickled)]
+            elif self._has(name):
+                found.append((place, name, partial(self._value, name)))
+        return sorted(found, key=lambda one: one[0])
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, "results", f"{name}.pickle")
@@ -74,6 +96,10 @@ class LocalResults(Results[R_co]):
         return name in self._loaded or os.path.exists(self._path(name))
 
     def _value(self, name: str) -> R_co:
+        found: Any = self._load(name)
+        return found.value(min(found.pickled)) if isinstance(found, ByRank) else found  # type: ignore[no-any-return]
+
+    def _load(self, name: str) -> R_co | ByRank:
         if name not in self._loaded:
             try:
                 with open(self._path(name), "rb") as file:

@@ -1,0 +1,173 @@
+"""
+How a process of a run ends, the same on every engine: its exit code, and what is told of its value or its exception.
+
+Imports next to nothing: it is loaded in every replica.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: The code that Kubeflow sets aside for "retryable, says the user".
+RETRYABLE_EXIT = 138
+_LONGEST_TEXT = 1_000
+_LONGEST_TRACEBACK = 200_000
+
+
+class ByRank:
+    """
+    What a replica returns that ran several processes: the value of each, pickled, by its rank among all processes of the run.
+    """
+
+    def __init__(self, pickled: Mapping[int, bytes]) -> None:
+        self.pickled = dict(sorted(pickled.items()))
+        self._values: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pickled": self.pickled, "_values": {}}
+
+    def value(self, rank: int) -> Any:
+        """
+        The value of the process of that rank.
+        """
+        if rank not in self._values:
+            self._values[rank] = pickle.loads(self.pickled[rank])  # noqa: S301  # unpickles only what its own processes wrote
+        return self._values[rank]
+
+
+class ProcessFailedError(Exception):
+    """
+    A replica raises it for a process of its own: the exception of that process is reported as if it were the replica's.
+
+    Args:
+        told: What :func:`tell` said in that process.
+
+        rank: The rank of the process among all of the run; None if that says nothing new.
+    """
+
+    def __init__(self, told: Mapping[str, Any], rank: int | None = None) -> None:
+        super().__init__(f"{told['type']}: {told['text']}")
+        self.told = {**told, "rank": rank}
+
+    @property
+    def code(self) -> int:
+        """
+        The exit code that the exception stands for.
+        """
+        return int(self.told["code"])
+
+
+def code_of(error: BaseException) -> int:
+    """
+    The exit code of a process that ends with *error*.
+    """
+    from .errors import RetryableError
+
+    if isinstance(error, ProcessFailedError):
+        return error.code
+    if not isinstance(error, SystemExit):
+        return RETRYABLE_EXIT if isinstance(error, RetryableError) else 1
+    # As the interpreter has it: None is 0, a number is itself, anything else is a message and means 1.
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """
+    The type and the text of an exception, whatever it does when it is looked at.
+    """
+    if isinstance(error, ProcessFailedError):
+        return {"type": error.told["type"], "text": error.told["text"]}
+    kind = type(error)
+    module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # its text may fail like anything of the user's
+        text = "(its text cannot be had)"
+    return {"type": f"{module}{kind.__qualname__}"[:200], "text": text[:_LONGEST_TEXT]}
+
+
+def explain(error: BaseException) -> dict[str, Any]:
+    """
+    Where an exception comes from, as plain data; our own frames around the user's function are left out.
+    """
+    if isinstance(error, ProcessFailedError):
+        return {key: error.told[key] for key in ("traceback", "frames", "rank")}
+    import traceback
+
+    where = _without_us(error.__traceback__)
+    return {
+        "traceback": "".join(traceback.format_exception(type(error), error, where))[-_LONGEST_TRACEBACK:],
+        "frames": [[f.filename, f.lineno, f.name, f.line] for f in traceback.extract_tb(where)],
+    }
+
+
+def dump_exception(error: BaseException) -> bytes | None:
+    """
+    The exception itself for another process; None if it cannot be sent. Its type and text arrive all the same.
+    """
+    if isinstance(error, ProcessFailedError):
+        data: bytes | None = error.told["pickled"]
+        return data
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(error))
+    except Exception:  # noqa: BLE001  # its class decides what that raises
+        return None
+
+
+def tell(error: BaseException) -> dict[str, Any]:
+    """
+    All of it, for a :class:`ProcessFailedError` in another process.
+    """
+    try:
+        details = explain(error)
+    except Exception as problem:  # noqa: BLE001  # an exception may fail when it is looked at
+        details = {"traceback": f"(its traceback cannot be had: {type(problem).__name__})", "frames": []}
+    return {**describe(error), **details, "code": code_of(error), "pickled": dump_exception(error)}
+
+
+def flush() -> None:
+    """
+    Write out what has been printed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105  # contextlib costs an import and a frame where milliseconds are counted
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # noqa: PERF203  # closed, replaced by None, or the disk is full
+            pass
+
+
+def end(code: int) -> NoReturn:
+    """
+    Do what the interpreter does at its own end, without tearing down the modules: frameworks crash in that.
+    """
+    try:
+        if code == 0:
+            # Joins the threads that are no daemons; multiprocessing calls it too.
+            threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001
+        flush()
+    finally:
+        os._exit(code)
+
+
+_US = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120  # pathlib is an import that replicas do without
+
+
+def _without_us(traceback: TracebackType | None) -> TracebackType | None:
+    theirs = traceback
+    while theirs is not None and theirs.tb_frame.f_code.co_filename.startswith(_US):
+        theirs = theirs.tb_next
+    return theirs or traceback
