@@ -36,6 +36,7 @@ class RunModel(RuleBasedStateMachine):
         self.finished = False
         self.last_exit: dict[str, int] = {}
         self.root_candidates: list[str] = []
+        self.lost: set[str] = set()
 
     @initialize(
         policies=st.lists(st.sampled_from(POLICIES), min_size=1, max_size=4),
@@ -45,6 +46,7 @@ class RunModel(RuleBasedStateMachine):
         deadline=st.none() | st.just(60.0),
         job_scope=st.booleans(),
         stop_others=st.booleans(),
+        needed=st.none() | st.integers(1, 6),
     )
     def begin(
         self,
@@ -55,14 +57,16 @@ class RunModel(RuleBasedStateMachine):
         deadline: float | None,
         job_scope: bool,
         stop_others: bool,
+        needed: int | None,
     ) -> None:
+        self.needed = needed
         self.policy = {f"w-{at}": policy for at, policy in enumerate(policies)} | {f"ps-{at}": "Never" for at in range(services)}
         self.deciders = {f"w-{at}" for at in range(min(deciders, len(policies)))}
         self.services = {f"ps-{at}" for at in range(services)}
         self.limit, self.job_scope, self.stop_others = limit, job_scope, stop_others
         self.machine = Machine(
             [Member(name, policy, decides=name in self.deciders, service=name in self.services) for name, policy in self.policy.items()],
-            Policy(backoff_limit=limit, active_deadline=deadline, restart_job=job_scope, stop_others=stop_others),
+            Policy(backoff_limit=limit, active_deadline=deadline, restart_job=job_scope, stop_others=stop_others, needed=needed),
         )
         self.do(self.machine.start())
         assert set(self.up) == set(self.policy), "all replicas start together"
@@ -75,6 +79,7 @@ class RunModel(RuleBasedStateMachine):
                 assert action.name not in self.up, "a replica is never started twice at once"
                 assert not self.machine.outcome, "a decided run starts nothing"
                 self.up[action.name] = self.attempts[action.name] = self.attempts.get(action.name, 0) + 1
+                self.lost.discard(action.name)
                 self.asked.discard(action.name)
                 self.killed.discard(action.name)
             elif action.verb is Verb.TERMINATE:
@@ -95,6 +100,7 @@ class RunModel(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.up)))
         del self.up[name]
         before = self.machine.outcome
+        reported = self.machine.members[name].reported
         decided_already = bool(before) or self.machine._restarting_job
         restarts = self.machine.restarts
         self.last_exit[name] = code
@@ -106,15 +112,25 @@ class RunModel(RuleBasedStateMachine):
         if may_restart:
             assert self.machine.restarts == restarts + 1
             assert not self.machine.outcome
+        elif code != 0 and not reported and self.can_do_without(name):
+            self.lost.add(name)
+            assert self.machine.outcome in ("", "Succeeded"), "a replica that is not needed may be lost"
         elif code != 0 or wants_restart(self.policy[name], code):
             assert (self.machine.outcome, self.machine.root) == ("Failed", name), "the first failure is the root cause"
             leaving = {each for each in self.up if self.machine.members[each].reported}
             assert self.up.keys() <= self.asked | leaving, "everybody else is asked to stop at once"
         else:
-            done = all(self.last_exit.get(each) == 0 and each not in self.up for each in self.deciders)
+            done = all(self.last_exit.get(each) == 0 and each not in self.up for each in self.deciders - self.lost)
             waiting = any(timer.split(":")[0] == "restart" and timer.split(":")[1] in self.deciders for timer in self.timers)
             if not waiting:
                 assert (self.machine.outcome == "Succeeded") == done, "the run succeeds when all that decide have"
+
+    def can_do_without(self, name: str) -> bool:
+        """
+        Whether enough are left without that one, and one of those that decide.
+        """
+        left = self.policy.keys() - self.lost - {name}
+        return self.needed is not None and len(left) >= self.needed and bool(left & self.deciders)
 
     @precondition(lambda self: self.timers and not self.finished)
     @rule(data=st.data())
@@ -253,6 +269,44 @@ class TestExamples:
         machine.start()
         machine.exited("w-0", code, ok=False)
         assert machine.outcome == outcome
+
+    def test_one_that_is_not_needed_may_be_lost(self) -> None:
+        """
+        Of two replicas of which one is needed, one may be killed; the other's end is then the run's.
+        """
+        machine = Machine([Member("w-0"), Member("w-1")], Policy(needed=1))
+        machine.start()
+        assert verbs(machine.exited("w-0", 137, ok=False)) == []
+        assert verbs(machine.exited("w-1", 0, ok=True)) == [("finish", "")]
+        assert machine.outcome == "Succeeded"
+
+    def test_the_last_that_is_needed_may_not_be_lost(self) -> None:
+        """
+        When fewer than needed would be left, the run fails.
+        """
+        machine = Machine([Member("w-0"), Member("w-1")], Policy(needed=1))
+        machine.start()
+        machine.exited("w-0", 137, ok=False)
+        machine.exited("w-1", 137, ok=False)
+        assert (machine.outcome, machine.root) == ("Failed", "w-1")
+
+    def test_one_that_raises_is_not_lost(self) -> None:
+        """
+        An exception is a failure of the training, however many replicas are left.
+        """
+        machine = Machine([Member("w-0"), Member("w-1")], Policy(needed=1))
+        machine.start()
+        assert verbs(machine.raised("w-0", 1)) == [("terminate", "w-1")]
+        assert (machine.outcome, machine.root) == ("Failed", "w-0")
+
+    def test_a_lost_one_is_started_again_if_it_may_be(self) -> None:
+        """
+        Its restart policy comes first.
+        """
+        machine = Machine([Member("w-0", "OnFailure"), Member("w-1")], Policy(needed=1, backoff_limit=1))
+        machine.start()
+        (_, timer) = machine.exited("w-0", 137, ok=False)
+        assert verbs(machine.timer(timer.name)) == [("start", "w-0")]
 
     def test_a_replica_that_returned_but_does_not_end_is_stopped(self) -> None:
         """

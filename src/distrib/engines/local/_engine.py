@@ -241,13 +241,15 @@ def _policy(plan: LocalPlan[Any]) -> dict[str, Any]:
         "stop_others": policy.clean_pod_policy != "None",
         "grace_period": plan.options.grace_period,
         "restart_delay": plan.options.restart_delay,
+        "needed": plan.job.backend.needed(plan.job),
     }
 
 
 def _members(plan: LocalPlan[Any]) -> list[Mapping[str, Any]]:
     job = plan.job
     coordinator = plan.coordinator
-    only_coordinator = job.run_policy.success_policy == ""
+    # Where any of them may be lost, no single one can decide.
+    only_coordinator = job.run_policy.success_policy == "" and job.backend.needed(job) is None
     members: list[Mapping[str, Any]] = []
     for process in plan.processes:
         replica = process.replica

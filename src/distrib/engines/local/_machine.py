@@ -9,6 +9,8 @@ what Kubeflow's training operator means by them:
   number), and fails the run otherwise.
 - ``backoff_limit`` is the number of restarts that a run may have in all; the failure after the last one fails the run.
 - The run succeeds when all replicas that decide have ended well; whatever the others do after that changes nothing.
+- A framework may need only some of its replicas: one that is lost, that is, gone without having raised, and not started again,
+  then no longer counts as long as that many are left, and one of those that decide.
 
 Plain classes, not attrs: the supervisor is started for every run, and importing attrs takes as long as all the rest of it.
 """
@@ -85,7 +87,7 @@ class Member:
         service: Whether it never ends by itself and is stopped when the rest is done.
     """
 
-    __slots__ = ("attempt", "decides", "delays", "name", "reported", "restart_policy", "serves", "service", "state")
+    __slots__ = ("attempt", "decides", "delays", "lost", "name", "reported", "restart_policy", "serves", "service", "state")
 
     def __init__(self, name: str, restart_policy: str = "Never", *, decides: bool = True, service: bool = False) -> None:
         self.name = name
@@ -97,6 +99,7 @@ class Member:
         self.attempt = 0
         self.delays = 0
         self.reported = False
+        self.lost = False
 
     @property
     def is_up(self) -> bool:
@@ -121,7 +124,7 @@ class Policy:
     The rules of one run, in seconds and counts; None means without limit.
     """
 
-    __slots__ = ("active_deadline", "backoff_limit", "grace_period", "restart_delay", "restart_job", "stop_others")
+    __slots__ = ("active_deadline", "backoff_limit", "grace_period", "needed", "restart_delay", "restart_job", "stop_others")
 
     def __init__(
         self,
@@ -132,7 +135,9 @@ class Policy:
         stop_others: bool = True,
         grace_period: float = 10.0,
         restart_delay: float = 1.0,
+        needed: int | None = None,
     ) -> None:
+        self.needed = needed
         self.backoff_limit = backoff_limit
         self.active_deadline = active_deadline
         self.restart_job = restart_job
@@ -257,10 +262,19 @@ class Machine:
         if self._wants_restart(member, code, ok=ok):
             member.delays = 0 if ran >= RECOVERED_AFTER else member.delays
             self._restart(member)
+        elif not ok and self._can_do_without(member):
+            member.lost = True
+            self._do(Verb.NOTE, member.name, text="is lost; the run goes on without it")
+            self._succeed_if_decided()
         elif member.may_restart(code, ok=ok) or not ok:
             self._fail(member, code)
         else:
             self._succeed_if_decided()
+
+    def _can_do_without(self, member: Member) -> bool:
+        left = [other for other in self.members.values() if other is not member and not other.lost]
+        enough = self.policy.needed is not None and len(left) >= self.policy.needed
+        return enough and not member.reported and any(other.decides for other in left)
 
     def _wants_restart(self, member: Member, code: int, *, ok: bool) -> bool:
         limit = self.policy.backoff_limit
@@ -296,7 +310,7 @@ class Machine:
         self._stop_all()
 
     def _succeed_if_decided(self) -> None:
-        if all(member.state is State.SUCCEEDED for member in self.members.values() if member.decides):
+        if all(member.state is State.SUCCEEDED for member in self.members.values() if member.decides and not member.lost):
             self._decide("Succeeded", "")
             for member in self.members.values():
                 if member.state is State.WAITING:
@@ -338,6 +352,7 @@ class Machine:
         member.attempt += 1
         member.reported = False
         member.serves = member.service  # what it said in an earlier attempt holds no more
+        member.lost = False
         self._do(Verb.START, member.name)
 
     def _stop_all(self) -> None:
