@@ -180,7 +180,11 @@ def _engine_class() -> type[Engine]:
 backends: Registry[Backend] = Registry(
     kind="framework",
     group="distrib.backends",
-    built_in={"tensorflow": "distrib.backends.tensorflow:TensorFlowBackend"},
+    built_in={
+        "tensorflow": "distrib.backends.tensorflow:TensorFlowBackend",
+        "pytorch": "distrib.backends.pytorch:PyTorchBackend",
+        "jax": "distrib.backends.jax:JaxBackend",
+    },
     base=_backend_class,
     unknown=UnknownBackendError,
 )

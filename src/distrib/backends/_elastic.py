@@ -1,0 +1,193 @@
+"""
+One node of elastic PyTorch training: PyTorch's own agent, its processes forked by it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import signal
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from distrib import _report
+from distrib._cluster import RUN_VARIABLE, Replica
+from distrib._command import Command
+from distrib._outcome import ByRank, ProcessFailedError, end
+from distrib._processes import call_in_child, die_like, say
+from distrib.errors import EngineError
+
+if TYPE_CHECKING:
+    from distrib.backends.pytorch import Elastic
+
+__all__ = ["run_elastic"]
+
+#: What a process says whose peer has failed before it.
+_CONSEQUENCE = re.compile(r"closed|reset by peer|broken pipe|connection refused|timed out|timeout", re.IGNORECASE)
+#: How long a node whose process says so waits for the peer's own node to tell the cause.
+_PATIENCE_SECONDS = 2.0
+_HEADER = struct.Struct("<Q")
+
+
+def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: Replica) -> ByRank:
+    """
+    Take part in the training until it is over.
+
+    Args:
+        call: What each process is to run.
+
+        elastic: The settings.
+
+        processes: How many processes this node has.
+
+        me: This node.
+
+    Returns:
+        The values of the processes that this node had at the end.
+
+    Raises:
+        ProcessFailedError: A process raised, and all restarts are used up.
+
+        EngineError: The nodes do not find each other.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import elastic_launch
+
+    _quieten()
+    # A store of their own for the processes of each round: in the agents' one they would meet what the last round has left.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    with tempfile.TemporaryFile() as failures:
+        config = _config(elastic, processes, me)
+        entry, arguments = _entry(call, failures)
+        try:
+            values = elastic_launch(config, entry)(*arguments)
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            _fail(failure, list(_read(failures)))
+        except SignalException as stop:
+            _stop(int(stop.sigval))
+        except RendezvousError as error:
+            # Mostly because another node has failed, which is about to say why.
+            _wait_for_the_cause()
+            raise EngineError(
+                f"{me.name} cannot meet the other nodes at {config.rdzv_endpoint}: {type(error).__name__}: {error}"
+            ) from error
+    nothing = pickle.dumps(None)
+    return ByRank({rank: nothing if value is None else value for rank, value in values.items()})
+
+
+def _quieten() -> None:
+    # The agent's own traceback of a process that failed is about the agent; what has happened to the process is told by us.
+    if "LOGLEVEL" not in os.environ:
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("torch.distributed.elastic"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _config(elastic: Elastic, processes: int, me: Replica) -> Any:
+    from torch.distributed.launcher.api import LaunchConfig
+
+    endpoint = os.environ.get("PET_RDZV_ENDPOINT") or me.cluster.replicas[0].address
+    settings: dict[str, Any] = dict(elastic.rdzv_configs)
+    if elastic.rdzv_backend == "c10d":
+        # By itself each node would compare host names, and on one machine all of them would be the host.
+        settings.setdefault("is_host", me.rank == 0)
+    return LaunchConfig(
+        min_nodes=elastic.min_nodes,
+        max_nodes=elastic.nodes,
+        nproc_per_node=processes,
+        logs_specs=_no_files(),
+        run_id=os.environ.get(RUN_VARIABLE, "distrib"),
+        role="default",
+        rdzv_endpoint=endpoint,
+        rdzv_backend=elastic.rdzv_backend,
+        rdzv_configs=settings,
+        max_restarts=elastic.max_restarts,
+        monitor_interval=elastic.monitor_interval,
+        start_method="fork",
+        local_addr=me.address.rpartition(":")[0] or None,
+    )
+
+
+def _no_files() -> Any:
+    """
+    Where PyTorch is to write logs and errors: nowhere. The output is the replica's, and errors are told by our own means.
+    """
+    from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
+
+    class NoFiles(LogsSpecs):  # type: ignore[misc]
+        def reify(self, envs: dict[int, dict[str, str]]) -> Any:
+            nowhere = dict.fromkeys(envs, "")
+            return LogsDest(nowhere, nowhere, {}, {}, dict.fromkeys(envs, os.devnull))
+
+        @property
+        def root_log_dir(self) -> str:
+            return os.devnull
+
+    return NoFiles()
+
+
+def _entry(call: Callable[[], Any], failures: IO[bytes]) -> tuple[Any, list[str]]:
+    if isinstance(call, Command):
+        return call.argv[0], call.argv[1:]
+
+    def run() -> bytes:
+        outcome, code = call_in_child(call, {})
+        if outcome is None:
+            end(code)
+        if outcome.value is None:
+            _tell(failures, {**(outcome.told or {}), "rank": int(os.environ["RANK"])})
+            end(code)
+        return outcome.value
+
+    return run, []
+
+
+def _tell(failures: IO[bytes], told: dict[str, Any]) -> None:
+    say(f"the process of rank {told['rank']} failed\n{told['traceback']}")
+    if not _CONSEQUENCE.search(told["text"]):
+        _report.progress(f"rank {told['rank']} failed with {told['type']}: {told['text'][:200]}")
+    record = pickle.dumps(told)
+    # One write at the place that all who have inherited this descriptor share.
+    os.write(failures.fileno(), _HEADER.pack(len(record)) + record)
+
+
+def _read(failures: IO[bytes]) -> Iterator[dict[str, Any]]:
+    failures.seek(0)
+    while header := failures.read(_HEADER.size):
+        yield pickle.loads(failures.read(*_HEADER.unpack(header)))  # noqa: S301  # unpickles only what its own processes wrote
+
+
+def _fail(failure: Any, told: list[dict[str, Any]]) -> None:
+    """
+    Fail as the process did.
+    """
+    code = failure.exitcode
+    last = told[-1] if told else None
+    if code > 0 and last is not None and int(last["code"]) == code:
+        if _CONSEQUENCE.search(last["text"]):
+            _wait_for_the_cause()
+        raise ProcessFailedError(last, last["rank"])
+    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    say(f"a process (local rank {failure.local_rank}) ended with {how}, and no restarts are left")
+    raise ProcessFailedError({"type": "ProcessEnded", "text": how, "code": 128 - code if code < 0 else code, **_NO_DETAILS})
+
+
+_NO_DETAILS: dict[str, Any] = {"traceback": "", "frames": [], "pickled": None}
+
+
+def _wait_for_the_cause() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(_PATIENCE_SECONDS)
+
+
+def _stop(number: int) -> None:
+    say(f"stopped by {signal.Signals(number).name}")
+    die_like(-number)

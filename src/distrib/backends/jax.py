@@ -1,0 +1,93 @@
+"""
+JAX: workers, told about each other by ``JAX_COORDINATOR_ADDRESS`` and its companions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from distrib._cluster import ClusterSpec, Replica
+from distrib._command import Command
+from distrib.backend import Backend, Role
+
+if TYPE_CHECKING:
+    from distrib._job import Job
+
+__all__ = ["JaxBackend"]
+
+_COORDINATOR, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+class JaxBackend(Backend):
+    """
+    Runs JAX on several processes: in each one ``jax.distributed.initialize()`` needs no arguments.
+
+    Process 0 is the coordinator, ours and JAX's. A program has to pass on ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``
+    itself: of these variables, JAX reads only the address.
+
+    .. doctest::
+
+        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib.backends.jax import JaxBackend
+        >>> cluster = ClusterSpec({"worker": ["10.0.0.1:6666", "10.0.0.2:6666"]})
+        >>> JaxBackend().environment(cluster.replicas[1], cluster)
+        {'JAX_COORDINATOR_ADDRESS': '10.0.0.1:6666', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
+    """
+
+    name = "jax"
+    roles = (Role("worker", at_least=1),)
+    preload = ("jax",)
+    requires = {"jax": "distrib[jax]"}
+    reserved = (_COORDINATOR, _PROCESSES, _PROCESS)
+
+    def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
+        """
+        What ``jax.distributed.initialize()`` reads.
+        """
+        return {
+            _COORDINATOR: cluster.replicas[0].address,
+            _PROCESSES: str(cluster.world_size),
+            _PROCESS: str(replica.rank),
+        }
+
+    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:  # noqa: ARG002
+        """
+        The function, called with JAX told how to find the processes.
+        """
+        return function if isinstance(function, Command) else _Detected(function)
+
+    def fork_safe(self) -> bool:
+        """
+        Whether JAX has not looked for its devices in this process, and no Python thread could be cut off by a fork.
+        """
+        # Asked of a module that is already loaded, or not at all: importing it here would start what is being looked for.
+        bridge = sys.modules.get("jax._src.xla_bridge")
+        return threading.active_count() == 1 and not getattr(bridge, "_backends", None)
+
+
+class _Detected:
+    """
+    A function in whose process JAX detects the processes, as it does under Slurm or Open MPI.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from jax._src.clusters import ClusterEnv
+
+        # JAX asks every subclass there is, which is how it wants to be taught a new kind of cluster.
+        type("Variables", (ClusterEnv,), {"name": "distrib", **{name: staticmethod(answer) for name, answer in _ANSWERS.items()}})
+        return self.function(*args, **kwargs)
+
+
+_ANSWERS: Mapping[str, Callable[..., Any]] = {
+    "is_env_present": lambda: _PROCESSES in os.environ,
+    "get_coordinator_address": lambda **_: os.environ[_COORDINATOR],
+    "get_process_count": lambda: int(os.environ[_PROCESSES]),
+    "get_process_id": lambda: int(os.environ[_PROCESS]),
+}

@@ -1,0 +1,392 @@
+"""
+PyTorch: a master and workers, each a node of one or more processes, told about each other by ``RANK``, ``MASTER_ADDR`` and the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from distrib import _fields
+from distrib._cluster import ClusterSpec, Replica, replica
+from distrib._command import Command
+from distrib._frozen import EMPTY
+from distrib._refusal import refuse
+from distrib.backend import Backend, Role
+from distrib.errors import DistribError
+
+if TYPE_CHECKING:
+    from distrib._job import Job
+    from distrib._outcome import ByRank
+
+__all__ = ["Elastic", "PyTorchBackend", "PyTorchOptions", "process_environment"]
+
+_WORDS = ("auto", "gpu", "cpu")
+_THREADS = "OMP_NUM_THREADS"
+
+
+def _nproc(value: int | str) -> int | str:
+    if isinstance(value, str):
+        if value not in _WORDS:
+            raise refuse("", value, f"write a number of processes, or one of {', '.join(map(repr, _WORDS))}.")
+        return value
+    return _fields.number(value, 1)
+
+
+def _optional_nproc(value: int | str | None) -> int | str | None:
+    return None if value is None else _nproc(value)
+
+
+def _nnodes(value: int | str | None) -> int | str | None:
+    if not isinstance(value, str):
+        return _fields.positive(value)
+    least, colon, most = value.partition(":")
+    if not all(part.isascii() and part.isdecimal() for part in (least, most or least)) or (colon and not most):
+        raise refuse("", value, "write a number of nodes, or the fewest and the most, as in '1:4'.")
+    if not 1 <= int(least) <= int(most or least):
+        raise refuse("", value, "write at least one node, and the fewest first, as in '1:4'.")
+    return f"{int(least)}:{int(most)}" if colon else int(least)
+
+
+def _at_least_one(value: int) -> int:
+    return _fields.number(value, 1)
+
+
+def _interval(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):  # type: ignore[redundant-expr]
+        raise refuse("", value, "write seconds, more than 0.")
+    return float(value)
+
+
+def _rdzv_backend(value: str) -> str:
+    if not isinstance(value, str) or not value.strip():  # type: ignore[redundant-expr]
+        raise refuse("", value, "write the name of a rendezvous backend; 'c10d' needs no server.")
+    return str.__str__(value)
+
+
+@attrs.frozen(kw_only=True, field_transformer=_fields.named)
+class Elastic:
+    """
+    Training that goes on when nodes come and go, by PyTorch's own elastic agents (those of ``torchrun``).
+
+    A process that fails has all processes started again, on the nodes that are there then; what they had learnt is kept only by
+    the checkpoints that they write.
+
+    Args:
+        min_nodes: The fewest nodes to train with.
+
+        max_nodes: The most, and how many are started; *min_nodes* unless it is given.
+
+        nproc_per_node: Processes of each node: a number, ``"gpu"`` (one for each GPU), ``"cpu"`` (one for each processor) or
+            ``"auto"`` (GPUs if there are any, else processors).
+
+        max_restarts: How often the processes are started again before the run fails.
+
+        monitor_interval: Seconds between two looks of an agent at its processes.
+
+        rdzv_backend: How nodes find each other; ``"c10d"`` needs no server.
+
+        rdzv_configs: PyTorch's own settings for that, such as ``{"join_timeout": 600, "last_call_timeout": 30}``, in seconds.
+
+    .. doctest::
+
+        >>> from distrib.backends.pytorch import Elastic
+        >>> Elastic(min_nodes=1, max_nodes=4).nnodes
+        '1:4'
+        >>> Elastic(min_nodes=3, max_nodes=2)
+        Traceback (most recent call last):
+        distrib.errors.InvalidJobError: max_nodes=2: fewer than min_nodes=3.
+    """
+
+    min_nodes: int = attrs.field(default=1, converter=_at_least_one)
+    max_nodes: int | None = attrs.field(default=None, converter=_fields.positive)
+    nproc_per_node: int | str = attrs.field(default=1, converter=_nproc)
+    max_restarts: int = attrs.field(default=3, converter=_fields.count)
+    monitor_interval: float = attrs.field(default=0.1, converter=_interval)
+    rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
+    rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_fields.plain)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_nodes is not None and self.max_nodes < self.min_nodes:
+            raise refuse("max_nodes", self.max_nodes, f"fewer than min_nodes={self.min_nodes}.")
+
+    @property
+    def nodes(self) -> int:
+        """
+        How many nodes are started.
+        """
+        return self.min_nodes if self.max_nodes is None else self.max_nodes
+
+    @property
+    def nnodes(self) -> str:
+        """
+        The range, as ``torchrun`` has it.
+        """
+        return f"{self.min_nodes}:{self.nodes}"
+
+
+def _elastic(value: Elastic | Mapping[str, Any] | None) -> Elastic | None:
+    return None if value is None else _fields.build(Elastic, value)
+
+
+@attrs.frozen(kw_only=True, field_transformer=_fields.named)
+class PyTorchOptions:
+    """
+    What ``@distributed(framework="pytorch", ...)`` takes besides ``master=`` and ``worker=``.
+
+    Where no role is named, *elastic* or *nnodes* says how many workers there are; *nproc_per_node* alone makes one.
+
+    Args:
+        nproc_per_node: Processes of each node, as for :class:`Elastic`; 1 unless it is given.
+
+        nnodes: How many nodes: ``2``, or ``"1:4"`` for elastic training with the default settings.
+
+        elastic: Elastic training with settings of your own.
+    """
+
+    nproc_per_node: int | str | None = attrs.field(default=None, converter=_optional_nproc)
+    nnodes: int | str | None = attrs.field(default=None, converter=_nnodes)
+    elastic: Elastic | None = attrs.field(default=None, converter=_elastic)
+
+    @property
+    def processes(self) -> int | str:
+        """
+        What one node runs, whichever field says so.
+        """
+        if self.nproc_per_node is not None:
+            return self.nproc_per_node
+        return 1 if self.elastic is None else self.elastic.nproc_per_node
+
+    @property
+    def elasticity(self) -> Elastic | None:
+        """
+        The settings of elastic training, whichever field asks for it; None if none does.
+        """
+        if self.elastic is not None or not isinstance(self.nnodes, str):
+            return self.elastic
+        least, most = map(int, self.nnodes.split(":"))
+        return Elastic(min_nodes=least, max_nodes=most, nproc_per_node=self.processes)
+
+    @property
+    def nodes(self) -> int | None:
+        """
+        How many nodes these options ask for by themselves; None if they do not say.
+        """
+        elastic = self.elasticity
+        if elastic is not None:
+            return elastic.nodes
+        if isinstance(self.nnodes, int):
+            return self.nnodes
+        return None if self.nproc_per_node is None else 1
+
+
+class PyTorchBackend(Backend):
+    """
+    Runs PyTorch as the Kubeflow operator and ``torchrun`` do together: every process finds its place in its environment.
+
+    Each replica is a node; rank 0 is the first process of the master, or of worker 0 where there is none.
+
+    .. doctest::
+
+        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib.backends.pytorch import PyTorchBackend
+        >>> cluster = ClusterSpec({"master": ["10.0.0.1:23456"], "worker": ["10.0.0.2:23456"]})
+        >>> seen = PyTorchBackend().environment(cluster.replicas[1], cluster)
+        >>> [seen[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")]
+        ['1', '2', '10.0.0.1', '23456']
+    """
+
+    name = "pytorch"
+    roles = (Role("master", at_most=1), Role("worker"))
+    options = PyTorchOptions
+    preload = ("torch",)
+    requires = {"torch": "distrib[pytorch]"}
+    reserved = (
+        *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+        *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+        *("PET_NODE_RANK", "PET_NNODES", "PET_NPROC_PER_NODE", "PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_RDZV_ENDPOINT"),
+        *("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"),
+    )
+
+    def replicas(self, options: Any) -> Mapping[str, int]:
+        """
+        The workers that the options ask for by themselves.
+        """
+        nodes = None if options is None else options.nodes
+        return {} if nodes is None else {"worker": nodes}
+
+    def validate(self, job: Job) -> None:
+        """
+        Refuse options that contradict each other, or the roles.
+        """
+        options: PyTorchOptions = job.options or PyTorchOptions()
+        _check_agreement(options)
+        elastic = options.elasticity
+        named = "elastic" if options.elastic is not None else "nnodes"
+        for group in job.groups:
+            if elastic is not None and group.role == "master":
+                raise refuse("master", group.replicas, f"elastic training has no master; leave it out, or {named}=.")
+        if elastic is not None and job.world_size != elastic.nodes:
+            raise refuse(
+                "worker", job.world_size, f"{named}= asks for {elastic.nodes} nodes at most; write worker={elastic.nodes}, or leave it out."
+            )
+        if isinstance(options.nnodes, int) and job.world_size != options.nnodes:
+            raise refuse("nnodes", options.nnodes, f"master= and worker= make {job.world_size} nodes; leave one of them out.")
+
+    def needed(self, job: Job) -> int | None:
+        """
+        An elastic job goes on with its fewest nodes.
+        """
+        elastic = None if job.options is None else job.options.elasticity
+        return None if elastic is None else int(elastic.min_nodes)
+
+    def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
+        """
+        What the operator gives a node, and ``torchrun`` its only process.
+        """
+        address, _, port = cluster.replicas[0].address.rpartition(":")
+        nodes, rank = str(cluster.world_size), str(replica.rank)
+        return {
+            "PYTHONUNBUFFERED": "1",
+            "MASTER_PORT": port,
+            "PET_MASTER_PORT": port,
+            "MASTER_ADDR": address,
+            "PET_MASTER_ADDR": address,
+            "WORLD_SIZE": nodes,
+            "RANK": rank,
+            "PET_NODE_RANK": rank,
+            "PET_NPROC_PER_NODE": "1",
+            "PET_NNODES": nodes,
+            **process_environment(node=replica.rank, nodes=cluster.world_size, local_rank=0, processes=1),
+        }
+
+    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
+        """
+        The function itself for a node of one process; else what starts the processes of a node.
+        """
+        options: PyTorchOptions = job.options or PyTorchOptions()
+        if options.elasticity is None and options.processes == 1:
+            return function
+        chosen = {group.role for group in job.groups if _THREADS in {**os.environ, **job.env, **group.env}}
+        return _Node(function, options.processes, options.elasticity, frozenset(chosen))
+
+    def fork_safe(self) -> bool:
+        """
+        Whether CUDA has not been started in this process, and no Python thread could be cut off by a fork.
+        """
+        # Asked of a module that is already loaded, or not at all.
+        cuda: Any = sys.modules.get("torch.cuda")
+        return threading.active_count() == 1 and not (cuda is not None and cuda.is_initialized())
+
+
+def process_environment(*, node: int, nodes: int, local_rank: int, processes: int) -> dict[str, str]:
+    """
+    What ``torchrun`` gives the process *local_rank* of a node, but for the address of the master.
+
+    >>> process_environment(node=1, nodes=2, local_rank=0, processes=4)["RANK"]
+    '4'
+    """
+    rank, world = str(node * processes + local_rank), str(nodes * processes)
+    return {
+        "RANK": rank,
+        "LOCAL_RANK": str(local_rank),
+        "GROUP_RANK": str(node),
+        "ROLE_RANK": rank,
+        "ROLE_NAME": "default",
+        "WORLD_SIZE": world,
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_WORLD_SIZE": str(nodes),
+        "ROLE_WORLD_SIZE": world,
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+        "TORCHELASTIC_RUN_ID": "distrib",
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+    }
+
+
+class _Node:
+    """
+    Starts the processes of a node, in place of the function that they run.
+    """
+
+    def __init__(self, function: Callable[..., Any], processes: int | str, elastic: Elastic | None, threads_chosen: frozenset[str]) -> None:
+        self.function = function
+        self.processes = processes
+        self.elastic = elastic
+        self.threads_chosen = threads_chosen
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ByRank:
+        me = replica()
+        processes = _count(self.processes)
+        if processes > 1 and me.role not in self.threads_chosen:
+            # As torchrun does: each process would start a thread for every processor.
+            os.environ[_THREADS] = "1"
+        call = self.function if isinstance(self.function, Command) else _Call(self.function, args, kwargs)
+        if self.elastic is not None:
+            from ._elastic import run_elastic
+
+            return run_elastic(call, self.elastic, processes, me)
+        from distrib._processes import run_processes
+
+        places = range(processes)
+        environments = [process_environment(node=me.rank, nodes=me.world_size, local_rank=at, processes=processes) for at in places]
+        return run_processes(
+            call,
+            [{**each, "PET_NPROC_PER_NODE": str(processes)} for each in environments],
+            [me.rank * processes + at for at in places],
+        )
+
+
+class _Call:
+    """
+    The function and its arguments, in the process that runs it.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def __call__(self) -> Any:
+        torch: Any = sys.modules.get("torch")
+        threads = os.environ.get(_THREADS, "")
+        if torch is not None and threads.isdecimal():
+            # Its OpenMP has read the variable before this process was forked.
+            torch.set_num_threads(int(threads))
+        return self.function(*self.args, **self.kwargs)
+
+
+def _check_agreement(options: PyTorchOptions) -> None:
+    elastic = options.elastic
+    if elastic is None:
+        return
+    if options.nproc_per_node not in (None, elastic.nproc_per_node):
+        raise refuse(
+            "nproc_per_node",
+            options.nproc_per_node,
+            f"elastic= says nproc_per_node={elastic.nproc_per_node!r}; say it there alone.",
+        )
+    if options.nnodes is not None and options.nnodes not in (elastic.nnodes, elastic.nodes if elastic.min_nodes == elastic.nodes else None):
+        raise refuse("nnodes", options.nnodes, f"elastic= says {elastic.nnodes}; leave nnodes= out.")
+
+
+def _count(processes: int | str) -> int:
+    """
+    How many processes this node is to run.
+    """
+    if isinstance(processes, int):
+        return processes
+    gpus = 0
+    if processes != "cpu":
+        import torch
+
+        gpus = torch.cuda.device_count()
+    if processes == "gpu" and not gpus:
+        raise DistribError("nproc_per_node='gpu': this node has no GPU that PyTorch can use. Write 'auto', 'cpu' or a number.")
+    return gpus or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
