@@ -111,7 +111,10 @@ class TestTerminal:
         """
         A terminal gets text and its colours only: no other bytes and sequences. The log has them all.
         """
-        written = rb"bell\x07 back\x08 nul\0 shift\x0e clear\x1b[2J\x1b[H title\x1b]0;gone\x07 charset\x1b(0 reset\x1bc screen\x1b[?1049h half\x1b["
+        written = (
+            rb"bell\x07 back\x08 nul\0 shift\x0e clear\x1b[2J\x1b[H title\x1b]0;gone\x07 "
+            rb"charset\x1b(0 reset\x1bc screen\x1b[?1049h half\x1b["
+        )
         program = f"""
             @distributed("tensorflow", worker=1)
             def train():
