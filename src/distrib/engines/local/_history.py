@@ -185,7 +185,6 @@ class Progress:
             if kind == "raised":
                 self.raised[name] = dict(event)
             self.restarts += kind == "restarting"
-            self.restarts += kind == "restarting"
             self.state = {"started": RunState.RUNNING, "restarting": RunState.RESTARTING}.get(kind, self.state)
 
     def lose(self) -> None:
