@@ -17,7 +17,7 @@ from ..._cluster import REPLICA_VARIABLE
 from ...engine import Call, Engine
 from ...errors import SubmitError
 from ._options import LocalOptions
-from ._process import SupervisorProcess, import_path, interpreter_flags
+from ._process import SupervisorProcess, check_variables, import_path, interpreter_flags
 
 if TYPE_CHECKING:
     import socket
@@ -133,7 +133,7 @@ class _Launch:
             "payload": self.supervisor.payload,
             "table": table,
             "argv": sys.argv,
-            "sys_path": import_path(),
+            "sys_path": import_path(self.plan.job.env),
         }
         return {
             "settings": settings,
@@ -205,6 +205,7 @@ def _check(job: Job, call: Call[Any]) -> None:
             f"To run the plain function there, call {call.name}.function(...)."
         )
     job.backend.check_installed()
+    check_variables(job)
 
 
 def _new_id(job: Job, call: Call[Any]) -> str:

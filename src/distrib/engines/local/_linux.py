@@ -5,8 +5,10 @@ What Linux offers and Python does not wrap. Elsewhere every function here does n
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -95,6 +97,30 @@ def descendants() -> list[int]:
     while fringe := {child for child, parent in parents.items() if parent in fringe}:
         found += fringe
     return found
+
+
+def kill_and_wait(pids: list[int], seconds: float) -> None:
+    """
+    Kill the processes and wait until they are gone, but no longer than *seconds*.
+    """
+    poll = select.poll()
+    watched = set()
+    for pid in pids:
+        try:
+            number = os.pidfd_open(pid)
+            watched.add(number)
+            os.kill(pid, signal.SIGKILL)
+        except (OSError, AttributeError):  # it is gone, belongs to another user, or this system has no such descriptors
+            continue
+        poll.register(number, select.POLLIN)
+    left = set(watched)
+    until = time.monotonic() + seconds
+    while left and (ready := poll.poll(1000 * max(0.0, until - time.monotonic()))):
+        for number, _ in ready:
+            poll.unregister(number)
+            left.discard(number)
+    for number in watched:
+        os.close(number)
 
 
 def processes_with(variable: str, value: str) -> list[int]:

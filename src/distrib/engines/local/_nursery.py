@@ -32,6 +32,8 @@ def run_nursery(settings: Settings, modules: list[str], framework: str, orders: 
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         os.dup2(2, 1)
+        # What is imported may read the standard input: not the supervisor's, which brings its orders.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         close_all_but({0, 1, 2, orders, settings.payload, settings.channel})
         os.environ.update(variables(settings, "", {}))
         if _prepare(settings, modules, framework):

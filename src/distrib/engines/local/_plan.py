@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from ..._cluster import REPLICA_VARIABLE, ClusterSpec, Replica, encode_cluster, encode_replica
-from ..._quantity import nano
 from ...engine import Call, Plan
 from ...errors import InvalidJobError, UnsupportedError
 from . import _devices
 from ._options import LocalOptions
 from ._preload import modules_to_preload
+from ._process import LONGEST_VARIABLE, check_variables, length_of
 
 if TYPE_CHECKING:
     from ..._job import Job
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", covariant=True)
 
-#: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
-LONGEST_VARIABLE = 131_072
 # What a terminal can bear of a large plan.
 _SHOWN = 20
 _LONGEST_SHOWN = 2_000
@@ -122,6 +120,7 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
     if job.run_policy.suspend:
         message = "run_policy.suspend=True: the local engine starts what it is given. Leave it out here."
         raise UnsupportedError(message, field="run_policy.suspend")
+    check_variables(job)
     backend = job.backend
     cluster = example_cluster(job)
     preload = modules_to_preload(call.function, backend.preload, options.preload)
@@ -132,7 +131,8 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
         options=options,
         shared=shared,
         processes=_processes(job, backend, cluster, own),
-        preload=() if options.start_method == "spawn" else preload,
+        # Not where each replica imports for itself in any case.
+        preload=() if options.start_method == "spawn" or all(own.values()) else preload,
         unused=_unused(job),
     )
 
@@ -177,7 +177,7 @@ def _processes(job: Job, backend: Backend, cluster: ClusterSpec, own: Mapping[st
 
 def _check_lengths(environment: Mapping[str, str], replica: Replica) -> None:
     for name, value in environment.items():
-        length = len(os.fsencode(name)) + len(os.fsencode(value)) + 2
+        length = length_of(name, value)
         if length > LONGEST_VARIABLE:
             raise InvalidJobError(
                 f"{name} of {replica.name} would have {length:,} bytes with {replica.world_size:,} replicas; "
@@ -191,37 +191,22 @@ def _base_environments(job: Job, backend: Backend) -> tuple[dict[str, str], dict
     """
     The variables for all replicas, and for each role those that only its replicas have from their start.
     """
-    variables = (_devices.THREADS_VARIABLE, *backend.thread_variables)
+    set_by_user = os.environ.keys() | job.env.keys()
+    variables = [name for name in (_devices.THREADS_VARIABLE, *backend.thread_variables) if name not in set_by_user]
     available = _devices.cpu_count()
-    shared = dict(job.env)
-    own = {}
-    share = {name: str(_devices.threads(None, job.world_size, available)) for name in variables if name not in os.environ}
-    for group in job.groups:
-        count = str(_devices.threads(_requested_cpu(job, group.role), job.world_size, available))
-        dealt = {name: count for name in variables if name not in os.environ and name not in shared}
-        mine = {**{name: value for name, value in dealt.items() if share.get(name) != value}, **group.env}
-        own[group.role] = mine
-    return {**share, **shared}, own
+    counts = {group: str(_devices.threads(job.requested_cpu(group.role), job.world_size, available)) for group in job.groups}
+    # What most replicas have is what all are forked with.
+    most = max(counts.values(), key=lambda count: sum(group.replicas for group in job.groups if counts[group] == count))
+    own = {group.role: {**(dict.fromkeys(variables, count) if count != most else {}), **group.env} for group, count in counts.items()}
+    return {**dict.fromkeys(variables, most), **job.env}, own
 
 
 def _deal_devices(job: Job, cluster: ClusterSpec) -> Callable[[Replica], dict[str, str]]:
-    gpus = {group.role: _requested_gpus(job, group.role) for group in job.groups}
-    wanted = [(replica.name, gpus[replica.role]) for replica in cluster.replicas]
+    # A group that names its devices itself is given none.
+    gpus = {group.role: job.requested_gpus(group.role) for group in job.groups if _devices.DEVICES_VARIABLE not in group.env}
+    wanted = [(replica.name, gpus[replica.role]) for replica in cluster.replicas if replica.role in gpus]
     dealt = _devices.deal_devices(wanted, _devices.cuda_devices({**os.environ, **job.env}))
-    return lambda replica: {_devices.DEVICES_VARIABLE: dealt[replica.name]} if dealt else {}
-
-
-def _requested_cpu(job: Job, role: str) -> float | None:
-    requests = job.resources_requests(role)
-    return None if requests is None or requests.cpu is None else nano(requests.cpu) / 10**9
-
-
-def _requested_gpus(job: Job, role: str) -> int:
-    # Kubernetes takes a limit for a request where there is none.
-    for resources in (job.resources_requests(role), job.resources_limits(role)):
-        if resources is not None and resources.gpu is not None:
-            return resources.gpu
-    return 0
+    return lambda replica: {_devices.DEVICES_VARIABLE: dealt[replica.name]} if replica.name in dealt else {}
 
 
 _ONLY_ON_CLUSTERS = (

@@ -8,17 +8,20 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
 from ..._cluster import RUN_VARIABLE
-from ...errors import SubmitError
+from ...errors import InvalidJobError, SubmitError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..._job import Job
 
+#: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
+LONGEST_VARIABLE = 131_072
 _STANDARD = (0, 1, 2)
 _BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._supervisor import main; main()"
 
@@ -50,7 +53,7 @@ class SupervisorProcess:
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if name not in job.backend.reserved}
         return subprocess.Popen(
-            [sys.executable, *interpreter_flags(), "-c", _BOOT, "\n".join(import_path())],
+            [sys.executable, *interpreter_flags(), "-c", _BOOT, "\n".join(import_path(job.env))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**inherited, **job.env, RUN_VARIABLE: self.id},
@@ -97,12 +100,42 @@ class SupervisorProcess:
         return self._process.stdin, self._process.stdout
 
 
-def import_path() -> list[str]:
+def check_variables(job: Job) -> None:
     """
-    ``sys.path`` without what the interpreter passes over too: anything that is no text.
+    Refuse variables of the job that no process could be started with.
+
+    Raises:
+        InvalidJobError: One is too long.
     """
-    entries: list[object] = [*sys.path]
-    return [entry for entry in entries if isinstance(entry, str)]
+    for where, env in [("env", job.env), *((f"{group.role}.env", group.env) for group in job.groups)]:
+        for name, value in env.items():
+            length = length_of(name, value)
+            if length > LONGEST_VARIABLE:
+                raise InvalidJobError(
+                    f"{where}[{name!r}] has {length:,} bytes, and the system takes {LONGEST_VARIABLE:,} for a variable. "
+                    "Hand it to the function as an argument, or keep it in a file.",
+                    field=f"{where}[{name!r}]",
+                    value=value,
+                )
+
+
+def length_of(name: str, value: str) -> int:
+    """
+    How many bytes a variable takes in the environment.
+    """
+    return len(os.fsencode(name)) + len(os.fsencode(value)) + 2
+
+
+def import_path(env: Mapping[str, str]) -> list[str]:
+    """
+    Where the processes of a run look for modules: as this one does, and where ``PYTHONPATH`` in *env* says.
+
+    Without what the interpreter passes over too: anything that is no text.
+    """
+    path: list[object] = [*sys.path]
+    entries = [entry for entry in path if isinstance(entry, str)]
+    added = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    return [*entries[:1], *added, *entries[1:]]  # after the program's own folder, where Python puts them too
 
 
 def interpreter_flags() -> list[str]:

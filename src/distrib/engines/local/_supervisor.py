@@ -21,7 +21,8 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from ._linux import adopt_orphans, descendants, is_exiting
+from ... import _report
+from ._linux import adopt_orphans, descendants, is_exiting, kill_and_wait, processes_with
 from ._machine import Action, Machine, Member, Policy, State, Verb
 from ._nursery import run_nursery
 from ._outlet import Outlet
@@ -32,6 +33,8 @@ _ORPHANED_GRACE = 0.5
 # How long a process that is being taken down may take for it before what its peers say is heard.
 _DYING_SECONDS = 1.0
 _CHUNK = 1 << 16
+#: How long a restart waits for what the last attempt left behind; it has been killed.
+_LEFTOVER_SECONDS = 1.0
 #: Messages without consequence for the run; told before the end of whoever sent them, or a short life is told backwards.
 _AT_ONCE = ("forked", "started", "progress")
 #: Process id, exit code, signal: of code and signal one is zero.
@@ -305,9 +308,11 @@ class Supervisor:
         if self.machine.members[name].state is not State.RUNNING:  # the failure of another one came in between
             self._never_started(name)
             return
+        if self.machine.members[name].attempt > 1:
+            self._end_leftovers(name)
         for ending in ("pickle", "error.json", "exception.pickle"):
             _remove(self.settings.path("results", f"{name}.{ending}"))
-        if self.waiting_for_nursery is not None:
+        if self.waiting_for_nursery is not None and not self.orders["environments"][name]["fresh"]:
             self.waiting_for_nursery.append(name)
             return
         try:
@@ -315,6 +320,19 @@ class Supervisor:
         except OSError as error:
             self.event("raised", replica=name, code=126, type="OSError", text=f"the process could not be started: {error}")
             self._do(self.machine.exited(name, 126, ok=False))
+
+    def _end_leftovers(self, name: str) -> None:
+        """
+        End what the last attempt of the replica has left behind in sessions of their own: it may hold ports and devices.
+
+        A program is known by the name of its replica. A mere fork is not: it goes when nobody else is up, or at the end.
+        """
+        ours = {self.nursery_pid, *self.pids}
+        found = [pid for pid in descendants() if pid not in ours]
+        if found and (self.pids or self.ordered):
+            named = set(processes_with(_report.NAME_VARIABLE, name))
+            found = [pid for pid in found if pid in named]
+        kill_and_wait(found, _LEFTOVER_SECONDS)
 
     def _start_now(self, name: str) -> None:
         member = self.orders["environments"][name]
@@ -333,7 +351,9 @@ class Supervisor:
     def _spawn(self, name: str, environment: dict[str, str], own: dict[str, str]) -> int:
         given = json.dumps({"settings": vars(self.settings), "name": name})
         code = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._replica import run_fresh; run_fresh()"
-        argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(self.settings.sys_path)]
+        first, *rest = self.settings.sys_path or [""]
+        path = [first, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep)), *rest]  # where Python puts them too
+        argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(path)]
         pid = os.fork()
         if pid == 0:
             run_program(self.settings, name, {**own, **environment}, argv)
