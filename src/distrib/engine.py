@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import attrs
 
+from .errors import EngineError
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -263,7 +265,12 @@ class Run(ABC, Generic[R_co]):
 
             RunTimeoutError: *timeout* seconds were not enough (the run goes on), or the run outlived its deadline.
         """
-        return self.results(timeout).value
+        try:
+            return self.results(timeout).value
+        except EngineError as error:
+            # Where in our code the error was made helps nobody, and the report is to stay short.
+            failure = error.with_traceback(None)
+        raise failure from failure.__cause__
 
     def __await__(self) -> Generator[Any, None, R_co]:
         import asyncio

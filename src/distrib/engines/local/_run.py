@@ -198,7 +198,8 @@ class StoredRun(Run[R_co]):
     def results(self, timeout: float | None = None) -> LocalResults[R_co]:
         error = self.exception(timeout)
         if error is not None:
-            raise error.with_traceback(None)  # asked for twice, it does not tell of the first time too
+            # Asked for twice, it does not tell of the first time too.
+            raise error.with_traceback(None)
         return LocalResults(self.folder, self.names, self.about["coordinator"])
 
     def cancel(self, *, at_once: bool = False) -> None:
@@ -421,8 +422,8 @@ class LocalRun(StoredRun[R_co]):
         if self._teller is not None:
             seconds = time.monotonic() - self._started
             told = f"{self._live.state.value.lower()} in {seconds:.1f} s"
-            restarts = f", {self._live.restarts} restarts" if self._live.restarts else ""
-            say(f"{self.id} {told} ({len(self.names)} replicas{restarts}); logs: {os.path.join(self.folder, 'logs')}")
+            restarts = f", {_count(self._live.restarts, 'restart')}" if self._live.restarts else ""
+            say(f"{self.id} {told} ({_count(len(self.names), 'replica')}{restarts}); logs: {os.path.join(self.folder, 'logs')}")
 
     def _clean(self) -> None:
         if self.about["clean_logs"]:
@@ -472,6 +473,10 @@ class _Teller:
         if self._waiting is not None and time.monotonic() - self._waiting[0] >= _LONG_SECONDS:
             say(self._waiting[1])
             self._waiting = None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _still_running(id: str, timeout: float | None) -> RunTimeoutError:
