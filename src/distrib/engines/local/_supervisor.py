@@ -343,7 +343,7 @@ class Supervisor:
             self.ordered.add(name)
             self.nursery.send(order.encode())
         else:
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
                 run_forked(self.settings, name, member["environment"], os.getppid())
             self.pids[pid] = name
@@ -354,7 +354,7 @@ class Supervisor:
         first, *rest = self.settings.sys_path or [""]
         path = [first, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep)), *rest]  # where Python puts them too
         argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(path)]
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             run_program(self.settings, name, {**own, **environment}, argv)
         return pid
@@ -447,6 +447,15 @@ def _end_descendants() -> None:
         found = descendants()
         if not [pid for pid in found if _signal(pid, signal.SIGKILL)] and found:
             return  # what is left belongs to another user, and cannot be ended from here
+
+
+def _fork() -> int:
+    # A replica that is stopped before it has put our handlers aside would lose the signal in them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
 
 
 def _kill_group(leader: int) -> None:
