@@ -194,7 +194,14 @@ class Launcher:
         Wait for a replica to call ``sign()``; the number of its process.
         """
         path = self.meeting / name
-        eventually(path.exists, f"the sign of {name}")
+
+        def has_come() -> bool:
+            over = self.started and all(process.poll() is not None for process in self.started)
+            if over and not path.exists():
+                raise AssertionError(f"no sign of {name}: {[process.communicate() for process in self.started]}")
+            return path.exists()
+
+        eventually(has_come, f"the sign of {name}")
         return int(path.read_text())
 
     def sign(self, name: str) -> None:
