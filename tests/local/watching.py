@@ -153,9 +153,11 @@ class Launcher:
         """
         End those that still run.
         """
+        if any(process.poll() is None for process in self.started):
+            for pid in marked(os.environ[MARK]):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for process in self.started:
-            if process.poll() is None:
-                process.kill()
             process.communicate()
 
     def write(self, text: str, name: str = "program.py") -> Path:

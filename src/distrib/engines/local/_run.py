@@ -37,6 +37,8 @@ _CHUNK = 1 << 16
 # How long to wait for processes that were killed, and how often to look.
 _GONE_SECONDS = 5.0
 _GONE_LOOK_SECONDS = 0.01
+# A signal that comes at the very moment in which Python begins to wait is seen when it looks again: it looks this often.
+_AWAKE_SECONDS = 0.5
 # A step of the start is told about when it has taken longer than this.
 _LONG_SECONDS = 1.0
 
@@ -177,7 +179,7 @@ class StoredRun(Run[R_co]):
             return
         try:
             if is_alive(self.folder):  # the number was still its own when the descriptor was opened
-                select.select([watched], [], [], seconds)
+                select.select([watched], [], [], _AWAKE_SECONDS if seconds is None else min(seconds, _AWAKE_SECONDS))
         finally:
             os.close(watched)
 
@@ -249,7 +251,7 @@ class StoredRun(Run[R_co]):
             ended = None
         watched = [number for number in (follower.grown, ended) if number is not None]
         try:
-            select.select(watched, [], [], None if len(watched) == 2 else LOOK_SECONDS)  # noqa: PLR2004  # both can be waited for
+            select.select(watched, [], [], _AWAKE_SECONDS if len(watched) == 2 else LOOK_SECONDS)  # noqa: PLR2004  # both can be waited for
         finally:
             if ended is not None:
                 os.close(ended)
@@ -293,8 +295,10 @@ class LocalRun(StoredRun[R_co]):
     def wait(self, timeout: float | None = None) -> RunStatus:
         if not self._is_followed():
             return super().wait(timeout)
-        if not self._done.wait(timeout):
-            raise _still_running(self.id, timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._done.wait(_patience(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _still_running(self.id, timeout)
         return self.status()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -310,7 +314,7 @@ class LocalRun(StoredRun[R_co]):
             order = {"why": "it was asked to", "at_once": at_once}
             with suppress(OSError, ValueError):  # it ends by itself at this moment
                 self._orders.write(json.dumps(order).encode() + b"\n")
-            self._done.wait()
+            self.wait()
 
     def _is_over(self) -> bool:
         # All that the replicas wrote is there before the thread has shown it.
@@ -477,6 +481,10 @@ class _Teller:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _patience(deadline: float | None) -> float:
+    return _AWAKE_SECONDS if deadline is None else max(0.0, min(_AWAKE_SECONDS, deadline - time.monotonic()))
 
 
 def _still_running(id: str, timeout: float | None) -> RunTimeoutError:
