@@ -452,9 +452,12 @@ def _end_descendants() -> None:
 def _fork() -> int:
     # A replica that is stopped before it has put our handlers aside would lose the signal in them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
-    pid = os.fork()
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid:  # also when there are too many processes for another one
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
