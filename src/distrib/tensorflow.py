@@ -235,7 +235,7 @@ def _serve(place: _Place) -> NoReturn:
     _report.serving()
     # server.join() would wait as well, but keep Python's signal handlers from running.
     threading.Event().wait()
-    raise AssertionError(server)
+    raise AssertionError(server)  # never reached; up to here the server is kept
 
 
 def _require_fresh_runtime() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import distrib
@@ -45,7 +45,7 @@ def caught_signals() -> set[int]:
     """
     The signals that some code of this process has a handler for, Python's or not.
     """
-    with open("/proc/self/status") as lines:
+    with Path("/proc/self/status").open() as lines:
         mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return {number for number in range(1, 32) if mask >> (number - 1) & 1}
 
@@ -99,6 +99,9 @@ def two_workers(folder: str) -> dict[str, Any]:
 
     x, y, _, _ = digits()
     found["fit_without_fix"] = said(lambda: dense_model(strategy).fit(x, y, batch_size=BATCH, epochs=1, verbose=0))
+    os.environ[_keras.FIX_VARIABLE] = "0"
+    found["switched_off"] = _keras.make_fit_work(announce=True)
+    del os.environ[_keras.FIX_VARIABLE]
     found["fixed"] = _keras.make_fit_work(announce=distrib.replica().is_coordinator)
     found["fixed_again"] = _keras.make_fit_work(announce=True)
 
@@ -107,10 +110,28 @@ def two_workers(folder: str) -> dict[str, Any]:
     jit = dense_model(strategy, jit_compile=True)
     found["jit"] = said(lambda: jit.fit(x, y, verbose=0))
 
+    found["too_old"] = _as_with_an_old_keras(strategy)
+
     ours._made = None
     found["late"] = said(ours.strategy)
     found["versions"] = (tf.__version__, keras.__version__)
     return found
+
+
+def _as_with_an_old_keras(strategy: Any) -> list[str]:
+    from distrib import _keras
+
+    x, y, _, _ = digits()
+    model = dense_model(strategy)
+    _keras._too_old = lambda: True
+    _keras._keeps_gradients = lambda _: True
+    fixed = _keras.make_fit_work(announce=True)
+    gradients = model.get_weights()
+
+    def step() -> None:
+        model.optimizer.apply(gradients, model.trainable_variables)
+
+    return [*fixed, said(lambda: model.fit(x, y, verbose=0)), said(lambda: strategy.run(step))]
 
 
 def _fit(strategy: Any, _: str) -> dict[str, Any]:
@@ -237,15 +258,15 @@ def _callbacks(strategy: Any, folder: str) -> dict[str, Any]:
     import keras
 
     x, y, x_test, y_test = digits()
-    mine = os.path.join(folder, distrib.replica().name)
+    mine = Path(folder, distrib.replica().name)
     model = dense_model(strategy)
     callbacks = [
-        keras.callbacks.BackupAndRestore(os.path.join(mine, "backup")),
-        keras.callbacks.ModelCheckpoint(os.path.join(mine, "model.keras")),
+        keras.callbacks.BackupAndRestore(mine / "backup"),
+        keras.callbacks.ModelCheckpoint(mine / "model.keras"),
         keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=100.0, patience=1),
     ]
     history = model.fit(x, y, batch_size=BATCH, epochs=9, validation_data=(x_test, y_test), callbacks=callbacks, verbose=0)
-    loaded = keras.models.load_model(os.path.join(mine, "model.keras"))
+    loaded = keras.models.load_model(mine / "model.keras")
     return {"epochs": history.epoch, "weights": weights_of(model), "loaded": weights_of(loaded)}
 
 
@@ -334,6 +355,7 @@ def keras3_with_parameter_servers() -> dict[str, Any]:
 
     from distrib.tensorflow import strategy
 
+    before = caught_signals()
     with strategy().scope():
         model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
         model.compile("adam", "mse")
@@ -341,6 +363,6 @@ def keras3_with_parameter_servers() -> dict[str, Any]:
     return {
         "fit": said(lambda: model.fit(x, y, verbose=0)),
         "predict": said(lambda: model.predict(x, verbose=0)),
-        "sigterm": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
+        "caught_more": sorted(caught_signals() - before),
         "threads": os.environ["TF_NUM_INTEROP_THREADS"],
     }

@@ -30,10 +30,10 @@ def accuracy_of(name: str) -> tuple[float, str]:
 
 def test_every_example_is_run() -> None:
     """
-    No example is left out here.
+    No example is left out here, or among the tests of its own framework.
     """
     tested = re.findall(r'"(digits_\w+\.py)"', Path(__file__).read_text())
-    assert set(tested) == {path.name for path in EXAMPLES.glob("*.py")}
+    assert set(tested) == {path.name for path in EXAMPLES.glob("*.py") if "tensorflow" in path.read_text()}
 
 
 @pytest.mark.parametrize("name", ["digits_keras.py", "digits_custom_loop.py", "digits_parameter_server.py"])

@@ -9,7 +9,7 @@ from typing import Any
 import in_replicas
 import pytest
 
-from distrib import distributed
+from distrib import _keras, distributed
 
 pytestmark = pytest.mark.tensorflow
 
@@ -89,6 +89,7 @@ class TestFix:
         """
         for found in both:
             assert found["fit_without_fix"].startswith("ValueError"), found["versions"]
+            assert found["switched_off"] == []
             assert found["fixed"] == FIXES
             assert found["fixed_again"] == []
 
@@ -100,6 +101,21 @@ class TestFix:
         assert len(lines) == 1
         assert lines[0].startswith("[worker-0]")
         assert "strategy(keras_fix=False)" in lines[0]
+
+    def test_too_old(self, found: dict[str, Any]) -> None:
+        """
+        A Keras that trains wrong in silence is not used: fit, and the optimizer of a custom loop, name a newer one.
+        """
+        fit, optimizer = found["too_old"]
+        assert fit.startswith("UnsupportedError: fit: Keras ")
+        assert optimizer.startswith("UnsupportedError: optimizer.apply: Keras ")
+        assert "python -m pip install 'keras>=3.10'" in fit
+
+    def test_unknown_keras_is_left_alone(self) -> None:
+        """
+        A trainer that the probes do not recognise is not changed.
+        """
+        assert not _keras._seen(_keras._reduces_along_missing_axis, object())
 
 
 class TestTraining:
@@ -124,7 +140,7 @@ class TestTraining:
 
     def test_evaluate_and_predict(self, found: dict[str, Any]) -> None:
         """
-        evaluate agrees with the validation during fit and with predict, which gives every sample in order.
+        What evaluate says agrees with the validation during fit and with predict, which gives every sample in order.
         """
         fit = found["fit"]
         assert fit["evaluated"]["loss"] == pytest.approx(fit["history"]["val_loss"][-1], rel=1e-4)
