@@ -1,5 +1,5 @@
 """
-The examples, run as users run them.
+The examples of TensorFlow, run as users run them.
 """
 
 from __future__ import annotations
