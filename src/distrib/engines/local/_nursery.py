@@ -53,8 +53,9 @@ def _prepare(settings: Settings, modules: list[str], framework: str) -> bool:
             _report.send("unforkable", text=f"importing {module} failed: {type(error).__name__}: {error}"[:500])
             return False
         _report.send("imported", module=module, seconds=round(time.monotonic() - started, 3))
-    if not _may_fork(framework):
-        _report.send("unforkable", text="the framework's runtime is up already")
+    why_not = _why_not_fork(framework)
+    if why_not:
+        _report.send("unforkable", text=why_not)
         return False
     gc.collect()
     gc.freeze()
@@ -62,10 +63,13 @@ def _prepare(settings: Settings, modules: list[str], framework: str) -> bool:
     return True
 
 
-def _may_fork(framework: str) -> bool:
+def _why_not_fork(framework: str) -> str:
     from ..._registry import get_backend
 
-    return get_backend(framework).fork_safe()
+    try:
+        return "" if get_backend(framework).fork_safe() else "the framework's runtime is up already"
+    except Exception as error:
+        return f"the backend of {framework} cannot tell whether it may be forked: {type(error).__name__}: {error}"
 
 
 def _serve(settings: Settings, orders: int, supervisor: int) -> None:

@@ -8,11 +8,14 @@ not imported here is imported by the replicas themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from functools import partial
+from inspect import getattr_static
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-# Helpers may call helpers; further away than this nobody looks.
+# Helpers may call helpers, and be wrapped in each other; further away than this nobody looks.
 _DEPTH = 4
+_LAYERS = 10
 
 
 def modules_to_preload(function: Callable[..., Any], known: tuple[str, ...], wish: bool | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -39,23 +42,44 @@ def _named_in(function: Callable[..., Any]) -> Iterator[str]:
     The first and further parts of all names of modules that the function's code, or its module, mentions.
     """
     seen: set[int] = set()
-    fringe: list[Any] = [_plain(function)]
+    fringe: list[Any] = [function]
     for _ in range(_DEPTH):
         reached: list[Any] = []
-        for each in fringe:
-            if id(each) not in seen and isinstance(each, FunctionType):
+        for each in (layer for value in fringe for layer in _layers(value)):
+            if id(each) not in seen:
                 seen.add(id(each))
                 yield from _names_in_code(each.__code__)
                 yield from _names_of_values(each.__globals__.values())
-                reached += [value for value in _values_used(each) if isinstance(_plain(value), FunctionType)]
-        fringe = [_plain(each) for each in reached]
+                reached += _values_used(each)
+        fringe = reached
 
 
-def _plain(function: Any) -> Any:
-    # Through bound methods, partial objects and decorators that say what they wrap.
-    for attribute in ("function", "__func__", "func", "__wrapped__"):
-        function = getattr(function, attribute, function)
-    return function
+def _layers(value: Any) -> Iterator[FunctionType]:
+    """
+    The plain functions within bound methods, partial objects, callable objects and decorators that say what they wrap.
+    """
+    for _ in range(_LAYERS):
+        if value is None:
+            return
+        if type(value) is FunctionType:
+            yield value
+        value = _within(value)
+
+
+def _within(value: Any) -> Any:
+    # The type is asked, and what has been stored: an attribute that is made when it is read may load a whole framework.
+    kind = type(value)
+    if issubclass(kind, MethodType):
+        return value.__func__
+    if issubclass(kind, partial):
+        return value.func
+    if getattr_static(kind, "__distrib_task__", False):
+        return value.function
+    wrapped = getattr_static(value, "__wrapped__", None)
+    if wrapped is not None or kind is FunctionType:
+        return wrapped
+    called = getattr_static(kind, "__call__", None)
+    return called if type(called) is FunctionType else None
 
 
 def _names_in_code(code: CodeType) -> Iterator[str]:
@@ -68,11 +92,12 @@ def _names_in_code(code: CodeType) -> Iterator[str]:
 
 def _names_of_values(values: Iterable[Any]) -> Iterator[str]:
     for value in list(values):
-        # No attribute of the value itself is read: one that loads its module lazily would do so.
-        if isinstance(value, ModuleType):
-            home = value.__dict__.get("__name__", "")
+        # No attribute of the value itself is read, its class included: one that loads its module lazily would do so.
+        kind = type(value)
+        if issubclass(kind, ModuleType):
+            home = object.__getattribute__(value, "__dict__").get("__name__", "")
         else:
-            home = value.__module__ if isinstance(value, (type, FunctionType)) else type(value).__module__
+            home = value.__module__ if issubclass(kind, (type, FunctionType)) else kind.__module__
         yield from str(home).split(".")
 
 
