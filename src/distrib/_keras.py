@@ -1,5 +1,5 @@
 """
-Lets Keras 3 train across workers: works round two defects of its TensorFlow trainer, where it has them.
+Lets Keras 3 train across workers: works round defects of its TensorFlow trainer, where it has them.
 
 Keras is asked, not its version: each probe calls the function at fault with a stand-in strategy that only notes what it
 is asked to do, so nothing is sent to other workers.
