@@ -247,15 +247,8 @@ def launch(argv: Iterable[StrPath], *, framework: str, **keywords: Any) -> None:
 
 
 def _check_engine_options(job: Job) -> None:
-    for name, options in job.engine_options.items():
-        kind = get_engine(name).options
-        legal = [attribute.name for attribute in kind.__attrs_attrs__]  # type: ignore[attr-defined]
-        for option in options:
-            if option not in legal:
-                from .errors import did_you_mean
-
-                raise InvalidJobError(f"{name}: no option is called {option!r}.{did_you_mean(option, legal)}", field=f"{name}.{option}")
-        kind(**options)
+    for name in job.engine_options:
+        get_engine(name).options_of(job)
     if job.engine is not None and job.engine not in job.engine_options:
         get_engine(job.engine)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import attrs
 
-from .errors import EngineError
+from ._refusal import refuse
+from .errors import EngineError, InvalidJobError, did_you_mean
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -305,12 +306,33 @@ class Engine(ABC):
     #: A frozen attrs class: what ``.on(name, ...)`` takes.
     options: ClassVar[type]
 
+    def options_of(self, job: Job) -> Any:
+        """
+        What *job* says to this engine: an object of :attr:`options`.
+
+        Raises:
+            InvalidJobError: There is no such option, or it does not take this value.
+        """
+        given = job.engine_options.get(self.name, {})
+        legal = [field.alias or field.name for field in attrs.fields(self.options) if field.init]
+        for option, value in given.items():
+            if option not in legal:
+                raise refuse(f"{self.name}.{option}", value, f"no such option.{did_you_mean(option, legal)}")
+        try:
+            return self.options(**given)
+        except InvalidJobError:
+            raise
+        except Exception as error:  # the options class is the engine's, and may raise anything
+            raise refuse(self.name, dict(given), f"{type(error).__name__}: {error}") from error
+
     @abstractmethod
     def plan(self, job: Job, call: Call[R]) -> Plan[R]:
         """
-        Render the job and the call; pure.
+        Render the job and the call; pure. :meth:`options_of` has what the job says to this engine.
 
         Raises:
+            InvalidJobError: What the job says to this engine is wrong.
+
             UnsupportedError: The engine cannot honour a field of the job.
         """
 

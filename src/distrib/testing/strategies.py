@@ -18,7 +18,8 @@ import string
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import attrs
 from hypothesis import reject
@@ -49,6 +50,7 @@ __all__ = [
     "cluster_specs",
     "job_keywords",
     "jobs",
+    "option_keywords",
     "quantities",
     "replica_groups",
     "resources",
@@ -274,24 +276,30 @@ def _run_policies(world_size: int) -> st.SearchStrategy[RunPolicy]:
     )
 
 
-def jobs(backend: Backend | str) -> st.SearchStrategy[Job]:
+def jobs(backend: Backend | str, *, bare: bool = False) -> st.SearchStrategy[Job]:
     """
     Legal jobs of a backend that is installed: within the bounds of its roles, with any of its options.
 
     Args:
         backend: The backend, or its name.
+
+        bare: Leave all else at its default, which is much faster.
     """
-    return _jobs(backend)
+    return _jobs(backend, bare=bare)
 
 
 @st.composite
-def _jobs(draw: st.DrawFn, which: Backend | str) -> Job:
+def _jobs(draw: st.DrawFn, which: Backend | str, *, bare: bool) -> Job:
     backend = _found(which)
-    counts = draw(_legal_counts(backend))
+    options = draw(_options(backend))
+    counts = draw(_counts(backend))
+    # What goes with what, the backend alone knows.
+    tries = ((counts, options), (backend.replicas(options), options), (counts, None))
+    legal = next((each for each in tries if _is_legal(backend, *each)), None) or reject()
     try:
-        return Job(**draw(_job_keywords(backend, counts)))
-    except InvalidJobError:  # what goes with what, the backend alone knows
-        reject()
+        return Job(**draw(_bare(backend, *legal) if bare else _keywords(backend, *legal)))
+    except InvalidJobError:
+        return reject()
 
 
 def job_keywords(backend: Backend | str) -> st.SearchStrategy[dict[str, Any]]:
@@ -302,19 +310,24 @@ def job_keywords(backend: Backend | str) -> st.SearchStrategy[dict[str, Any]]:
     Args:
         backend: The backend, or its name.
     """
-    return _counts(backend).flatmap(lambda counts: _job_keywords(backend, counts))
+    return _job_keywords(backend)
 
 
 @st.composite
-def _job_keywords(draw: st.DrawFn, which: Backend | str, counts: Mapping[str, int]) -> dict[str, Any]:
+def _job_keywords(draw: st.DrawFn, which: Backend | str) -> dict[str, Any]:
     backend = _found(which)
+    return draw(_keywords(backend, draw(_counts(backend)), draw(_options(backend))))
+
+
+@st.composite
+def _keywords(draw: st.DrawFn, backend: Backend, counts: Mapping[str, int], options: Any) -> dict[str, Any]:
     devices = draw(_devices)
     envs = _envs.filter(lambda env: not any(variable in env for variable in backend.reserved))
     groups = _groups(devices)
     return {
         "framework": backend.name,
         "groups": [attrs.evolve(draw(groups), role=role, replicas=replicas, env=draw(envs)) for role, replicas in counts.items()],
-        "options": None if backend.options is None else backend.options(**draw(_settings(backend.options))),
+        "options": options,
         "run_policy": draw(run_policies(world_size=max(1, sum(counts.values())))),
         "image": draw(_maybe(_images)),
         "env": draw(envs),
@@ -324,6 +337,16 @@ def _job_keywords(draw: st.DrawFn, which: Backend | str, counts: Mapping[str, in
         "engine": draw(_maybe(st.sampled_from(_sound_engines()))),
         "engine_options": draw(_engine_options()),
     }
+
+
+def _bare(backend: Backend, counts: Mapping[str, int], options: Any) -> st.SearchStrategy[dict[str, Any]]:
+    groups = [ReplicaGroup(role=role, replicas=count) for role, count in counts.items()]
+    return st.just({"framework": backend.name, "groups": groups, "options": options})
+
+
+@st.composite
+def _options(draw: st.DrawFn, backend: Backend) -> Any:
+    return None if backend.options is None else backend.options(**draw(option_keywords(backend.options)))
 
 
 def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
@@ -368,17 +391,24 @@ def _legal_counts(draw: st.DrawFn, backend: Backend) -> dict[str, int]:
     Role -> replicas, as the backend likes it.
     """
     counts = draw(_counts(backend))
-    try:
-        Job(backend.name, **counts)  # type: ignore[arg-type]
-    except ValueError:
+    if not _is_legal(backend, counts, None):
         reject()
     return counts
+
+
+def _is_legal(backend: Backend, counts: Mapping[str, int], options: Any) -> bool:
+    groups = [ReplicaGroup(role=role, replicas=count) for role, count in counts.items()]
+    try:
+        Job(backend.name, groups=groups, options=options)
+    except InvalidJobError:
+        return False
+    return True
 
 
 @st.composite
 def _engine_options(draw: st.DrawFn) -> Mapping[str, Mapping[str, Any]]:
     names = draw(st.lists(st.sampled_from(_sound_engines()), unique=True))
-    return {name: draw(_settings(get_engine(name).options)) for name in names}
+    return {name: draw(option_keywords(get_engine(name).options)) for name in names}
 
 
 def _sound_engines() -> list[str]:
@@ -397,14 +427,26 @@ def _loads(engine: str) -> bool:
 
 
 #: Types whose whole range no options class means.
-_TAMED: dict[Any, st.SearchStrategy[Any]] = {int: st.integers(0, 100), float: st.integers(0, 100).map(float), str: _labels}
+_TAMED: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(0, 20),
+    float: st.integers(0, 20).map(float),
+    str: _labels,
+    Any: _plain_data,
+}
+
+
+def option_keywords(kind: type) -> st.SearchStrategy[dict[str, Any]]:
+    """
+    Keywords of an options class, of a backend or of an engine: those it needs, and any of the others, with values that it takes.
+
+    Args:
+        kind: The class, one of attrs' with a type for each field.
+    """
+    return _option_keywords(kind)
 
 
 @st.composite
-def _settings(draw: st.DrawFn, kind: type) -> dict[str, Any]:
-    """
-    Keywords of an options class: those it needs, and any of the others, with values that it takes.
-    """
+def _option_keywords(draw: st.DrawFn, kind: type) -> dict[str, Any]:
     attrs.resolve_types(kind)
     fields = [field for field in attrs.fields(kind) if field.init]
     needed = {_keyword(field): draw(_values(field.type)) for field in fields if field.default is attrs.NOTHING}
@@ -418,6 +460,17 @@ def _settings(draw: st.DrawFn, kind: type) -> dict[str, Any]:
 
 
 def _values(kind: Any) -> st.SearchStrategy[Any]:
+    """
+    Values of a type, and of what it is made of.
+    """
+    parts = [_values(part) for part in get_args(kind) if part is not ...]
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return st.one_of(parts)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return st.dictionaries(*parts, max_size=3)
+    if attrs.has(kind):
+        return option_keywords(kind).map(lambda given: kind(**given))
     return _TAMED[kind] if kind in _TAMED else st.from_type(kind)
 
 

@@ -48,7 +48,7 @@ class LocalEngine(Engine):
         """
         from ._plan import make_plan
 
-        return make_plan(job, call, LocalOptions(**job.engine_options.get(self.name, {})))
+        return make_plan(job, call, self.options_of(job))
 
     def submit(self, plan: Plan[R]) -> LocalRun[R]:
         """

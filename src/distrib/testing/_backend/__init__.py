@@ -1,0 +1,3 @@
+"""
+The laws of backends, by what they are about.
+"""

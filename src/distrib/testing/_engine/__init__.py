@@ -1,0 +1,3 @@
+"""
+The laws of engines, by what they are about.
+"""

@@ -1,0 +1,100 @@
+"""
+What a law is: a test whose docstring states it, and whose failure says who broke which law, and by what example.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+__all__ = ["Contract", "LawBrokenError", "for_all", "law"]
+
+#: Whoever draws from somebody else's classes does not know how often they refuse, nor how long that takes.
+_UNKNOWABLE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example)
+
+
+class LawBrokenError(AssertionError):
+    """
+    A backend or an engine does not keep a promise.
+
+    Args:
+        message: Who broke which law, how, and the example that shows it.
+
+        law: What was promised.
+    """
+
+    def __init__(self, message: str, *, law: str) -> None:
+        super().__init__(message)
+        self.law = law
+
+
+class Contract(ABC):
+    """
+    What the suites have in common.
+    """
+
+    @abstractmethod
+    def _who(self) -> str:
+        """
+        Whose promises these are, for messages.
+        """
+
+    @contextmanager
+    def _at_hand(self) -> Iterator[None]:
+        """
+        Have what is tested be found by its name, installed or not.
+        """
+        yield
+
+
+C = TypeVar("C", bound=Contract)
+
+
+def law(test: Callable[[C], None]) -> Callable[[C], None]:
+    """
+    Make a law of a test: the first sentence of its docstring is what is promised.
+    """
+
+    @wraps(test)
+    def checked(self: C) -> None:
+        try:
+            with self._at_hand():
+                test(self)
+        except Exception as error:  # noqa: BLE001  # what is tested may raise anything
+            cause = error
+        else:
+            return
+        promise = _promise(test)
+        raise LawBrokenError(f"{self._who()} breaks the law: {promise}\n{_told(cause)}", law=promise) from cause
+
+    return checked
+
+
+def for_all(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """
+    Run a check with examples, as many as Hypothesis' profile says; the first one that fails is made small and shown.
+    """
+
+    def decorate(check: Callable[..., None]) -> Callable[[], None]:
+        quiet = (*settings().suppress_health_check, *_UNKNOWABLE)
+        ours = settings(deadline=None, report_multiple_bugs=False, suppress_health_check=quiet)
+        return ours(given(*strategies)(check))
+
+    return decorate
+
+
+def _promise(test: Callable[..., Any]) -> str:
+    first = (test.__doc__ or test.__name__).strip().split("\n\n")[0]
+    return " ".join(first.split())
+
+
+def _told(error: BaseException) -> str:
+    said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    # Hypothesis puts the example there.
+    return "\n".join([said, *getattr(error, "__notes__", ())])

@@ -1,0 +1,68 @@
+"""
+Our own backends keep what every backend promises.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+
+from distrib._registry import backend_names
+from distrib.backends.tensorflow import parse_tf_config
+from distrib.testing import BackendContract, Seen
+
+
+def seen_by_tensorflow(environment: Mapping[str, str]) -> Seen:
+    """
+    What is in ``TF_CONFIG``. Evaluators are in the cluster of nobody but themselves.
+    """
+    if "TF_CONFIG" not in environment:
+        return Seen()
+    role, index, cluster = parse_tf_config(environment["TF_CONFIG"])
+    training = {name: addresses for name, addresses in cluster.items() if name != "evaluator"}
+    return Seen(address=cluster[role][index], cluster=training)
+
+
+def seen_by_jax(environment: Mapping[str, str]) -> Seen:
+    """
+    What ``jax.distributed.initialize()`` takes.
+    """
+    return Seen(
+        rank=int(environment["JAX_PROCESS_ID"]),
+        world_size=int(environment["JAX_NUM_PROCESSES"]),
+        coordinator=environment["JAX_COORDINATOR_ADDRESS"],
+    )
+
+
+def seen_by_pytorch(environment: Mapping[str, str]) -> Seen:
+    """
+    What ``torch.distributed.init_process_group()`` takes.
+    """
+    return Seen(
+        rank=int(environment["RANK"]),
+        world_size=int(environment["WORLD_SIZE"]),
+        coordinator=f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}",
+    )
+
+
+#: How each framework reads its environment. A backend that is not here fails below.
+SEEN = {"tensorflow": seen_by_tensorflow, "pytorch": seen_by_pytorch, "jax": seen_by_jax}
+
+
+def contract(name: str) -> type[BackendContract]:
+    """
+    The suite of one backend.
+    """
+    own = {"backend": name, "seen": staticmethod(SEEN[name])} if name in SEEN else {"backend": name}
+    return type(f"Test{name.title()}", (BackendContract,), {**own, "__doc__": f"What every backend promises, of {name}."})
+
+
+for each in backend_names():
+    globals()[f"Test{each.title()}"] = contract(each)
+
+
+@pytest.mark.parametrize("name", backend_names())
+def test_each_backend_is_read_as_its_framework_does(name: str) -> None:
+    """
+    How the framework reads its environment is written down above, so that no law is left out.
+    """
+    assert name in SEEN
