@@ -7,8 +7,10 @@ whoever dies; readers learn from the kernel that a file has grown.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from io import FileIO
@@ -30,6 +32,8 @@ _HARMFUL_SEQUENCES = rb"\x1b(?:\[[0-?]*[ -/]*(?:[@-JL-ln-~]|(?![ -~]))|[\]P_^X][
 _FIRST_OF_SEVERAL, _FOLLOWING = 0xC0, 0x80
 # Colours as they were; nothing else of the terminal can be changed.
 _RESTORE = b"\x1b[0m"
+# How long a reader that has stopped to read may keep a run from ending that is to end.
+_HURRIED_SECONDS = 1.0
 #: How often to look where the kernel cannot tell.
 LOOK_SECONDS = 0.1
 
@@ -157,6 +161,7 @@ class Echo:
         self.prefixes = {name: self._prefix(name, at, width) for at, name in enumerate(names)}
         self.middle = ""
         self.escaped = False
+        self.is_hurried = False
 
     def _prefix(self, name: str, at: int, width: int) -> bytes:
         text = f"[{name}]".ljust(width + 2)
@@ -187,16 +192,21 @@ class Echo:
             self._write((_RESTORE if self.escaped else b"") + (b"\n" if self.middle else b""))
             self.middle, self.escaped = "", False
 
+    def hurry(self) -> None:
+        """
+        Do not wait any more for a reader that does not read: somebody wants the run to end.
+        """
+        self.is_hurried = True
+
     def _write(self, data: bytes) -> None:
         stream = self.stream
         assert stream is not None
         try:
             stream.flush()
             buffer = getattr(stream, "buffer", None)
-            raw = getattr(buffer, "raw", None)
+            raw = buffer if isinstance(buffer, FileIO) else getattr(buffer, "raw", None)  # the first with `python -u`
             if isinstance(raw, FileIO):
-                # Not by the buffer: what a closed pipe does not take would stay in it, and spoil the program's own end.
-                _write_all(raw.fileno(), data)
+                self._write_all(raw.fileno(), data)
             elif buffer is not None:
                 buffer.write(data)
                 buffer.flush()
@@ -205,6 +215,27 @@ class Echo:
                 stream.flush()
         except (OSError, ValueError):  # closed, or its reader is gone: the logs are kept all the same
             self.stream = None
+
+    def _write_all(self, number: int, data: bytes) -> None:
+        # Not by the buffer: what a closed pipe does not take would stay in it, and spoil the program's own end.
+        # A file never makes anyone wait; a pipe that has any room has it for this much.
+        most = len(data) if stat.S_ISREG(os.fstat(number).st_mode) else select.PIPE_BUF
+        room = select.poll()
+        room.register(number, select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            self._await_room(room)
+            try:
+                rest = rest[os.write(number, rest[:most]) :]
+            except BlockingIOError:  # another program has made the terminal so
+                continue
+
+    def _await_room(self, room: select.poll) -> None:
+        stalled = 0.0
+        while not room.poll(1000 * LOOK_SECONDS):
+            stalled += LOOK_SECONDS
+            if self.is_hurried and stalled >= _HURRIED_SECONDS:
+                raise BlockingIOError(errno.EAGAIN, "nobody reads")
 
 
 def _for_terminal(data: bytes, prefix: bytes) -> bytes:
@@ -217,15 +248,6 @@ def _for_terminal(data: bytes, prefix: bytes) -> bytes:
         return data
     # A progress bar starts its line again, where the prefix is.
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\r" + prefix)
-
-
-def _write_all(number: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(number, rest) :]
-        except BlockingIOError:  # another program has made the terminal so
-            select.select([], [number], [])
 
 
 def has_colours(stream: TextIO) -> bool:

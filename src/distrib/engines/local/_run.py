@@ -311,6 +311,8 @@ class LocalRun(StoredRun[R_co]):
         if not self._is_followed():
             super().cancel(at_once=at_once)
         elif not self._done.is_set():
+            if self._echo is not None:
+                self._echo.hurry()
             order = {"why": "it was asked to", "at_once": at_once}
             with suppress(OSError, ValueError):  # it ends by itself at this moment
                 self._orders.write(json.dumps(order).encode() + b"\n")
