@@ -388,6 +388,31 @@ class TestReaders:
         assert shown.count(b"line 19999\r\n") == 2
         assert process.wait(PATIENCE) == 0
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_one_that_does_not_read_keeps_nobody_from_stopping(self, launcher: Launcher, number: signal.Signals, unbuffered: str) -> None:
+        """
+        One Ctrl-C, or SIGTERM, is enough also when what the program writes to, ``less`` say, does not read.
+        """
+        process = launcher.start(
+            """
+            @distributed("tensorflow", worker=1)
+            def train():
+                for number in range(100_000):
+                    print("line", number)
+                sign("written")
+                time.sleep(1000)
+
+            train()
+            """,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+        launcher.await_sign("written")
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == -number
+        (run,) = distrib.runs()
+        assert run.status().state is distrib.RunState.CANCELLED
+
     def test_followers_do_not_wait_for_the_terminal(self, launcher: Launcher) -> None:
         """
         Who follows the logs in the program itself gets them to their end, also when the terminal is not read.
