@@ -9,10 +9,12 @@ import os
 import pickle
 import re
 import signal
+import socket
 import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from distrib import _report
@@ -31,6 +33,10 @@ __all__ = ["run_elastic"]
 _CONSEQUENCE = re.compile(r"closed|reset by peer|broken pipe|connection refused|timed out|timeout", re.IGNORECASE)
 #: How long a node whose process says so waits for the peer's own node to tell the cause.
 _PATIENCE_SECONDS = 2.0
+#: How long a node looks whether others meet at an address.
+_GLANCE_SECONDS = 1.0
+#: How long nodes wait for the one where they met to come back, before they meet at the next one.
+_RETURN_SECONDS = 2.0
 _HEADER = struct.Struct("<Q")
 
 
@@ -58,16 +64,14 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
-    from torch.distributed.launcher.api import elastic_launch
 
     _quieten()
     # A store of their own for the processes of each round: in the agents' one they would meet what the last round has left.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with tempfile.TemporaryFile() as failures:
-        config = _config(elastic, processes, me)
         entry, arguments = _entry(call, failures)
         try:
-            values = elastic_launch(config, entry)(*arguments)
+            values = _launch(elastic, processes, me, lambda config: _agent(config, entry)(*arguments))
         except ChildFailedError as error:
             _, failure = error.get_first_failure()
             _fail(failure, list(_read(failures)))
@@ -76,11 +80,53 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
         except RendezvousError as error:
             # Mostly because another node has failed, which is about to say why.
             _wait_for_the_cause()
-            raise EngineError(
-                f"{me.name} cannot meet the other nodes at {config.rdzv_endpoint}: {type(error).__name__}: {error}"
-            ) from error
+            raise EngineError(f"{me.name} cannot meet the other nodes: {type(error).__name__}: {error}") from error
     nothing = pickle.dumps(None)
     return ByRank({rank: nothing if value is None else value for rank, value in values.items()})
+
+
+def _agent(config: Any, entry: Any) -> Any:
+    from torch.distributed.launcher.api import elastic_launch
+
+    return elastic_launch(config, entry)
+
+
+def _launch(elastic: Elastic, processes: int, me: Replica, launch: Callable[[Any], dict[int, Any]]) -> dict[int, Any]:
+    """
+    Train with the nodes that meet at one of them: the first, or the next one when that is gone.
+    """
+    from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
+
+    elsewhere = os.environ.get("PET_RDZV_ENDPOINT")
+    if elsewhere or elastic.rdzv_backend != "c10d":
+        return launch(_config(elastic, processes, me, elsewhere or me.cluster.replicas[0].address, None))
+    places = [replica.address for replica in me.cluster.replicas]
+    host = _meeting_place(places, me, 0)
+    for _ in places[1:]:
+        try:
+            return launch(_config(elastic, processes, me, places[host], me.rank == host))
+        except RendezvousConnectionError:
+            lost, host = host, _meeting_place(places, me, (host + 1) % len(places), _RETURN_SECONDS)
+            say(f"the node at {places[lost]}, where the nodes met, is gone; they meet at {places[host]}")
+    return launch(_config(elastic, processes, me, places[host], me.rank == host))
+
+
+def _meeting_place(places: list[str], me: Replica, default: int, seconds: float = 0.0) -> int:
+    """
+    Where others meet already, looked for at least once and for up to so many seconds; *default* if they meet nowhere.
+
+    A node that comes late finds those that are there; those that have lost theirs give it the time to come back.
+    """
+    limit = time.monotonic() + seconds
+    while True:
+        for place, address in enumerate(places):
+            host, _, port = address.rpartition(":")
+            if place != me.rank:
+                with suppress(OSError), socket.create_connection((host, int(port)), timeout=_GLANCE_SECONDS):
+                    return place
+        if time.monotonic() >= limit:
+            return default
+        time.sleep(_GLANCE_SECONDS / 10)
 
 
 def _quieten() -> None:
@@ -91,14 +137,13 @@ def _quieten() -> None:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _config(elastic: Elastic, processes: int, me: Replica) -> Any:
+def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_host: bool | None) -> Any:
     from torch.distributed.launcher.api import LaunchConfig
 
-    endpoint = os.environ.get("PET_RDZV_ENDPOINT") or me.cluster.replicas[0].address
     settings: dict[str, Any] = dict(elastic.rdzv_configs)
-    if elastic.rdzv_backend == "c10d":
+    if is_host is not None:
         # By itself each node would compare host names, and on one machine all of them would be the host.
-        settings.setdefault("is_host", me.rank == 0)
+        settings["is_host"] = is_host
     return LaunchConfig(
         min_nodes=elastic.min_nodes,
         max_nodes=elastic.nodes,

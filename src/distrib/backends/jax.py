@@ -54,7 +54,7 @@ class JaxBackend(Backend):
             _PROCESS: str(replica.rank),
         }
 
-    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:  # noqa: ARG002
+    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """
         The function, called with JAX told how to find the processes.
         """
