@@ -1,0 +1,203 @@
+"""
+Elastic training for real: processes and nodes are killed, and PyTorch's own agents go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import distrib
+from distrib import ReplicaFailedError, RetryableError, RunState, distributed
+from distrib.pytorch import Elastic
+
+pytestmark = [pytest.mark.slow]
+
+ECHO = {"echo": False, "preload": ("torch",)}
+#: The shortest times at which nodes that are gone are noticed.
+QUICK = {"last_call_timeout": 1, "keep_alive_interval": 1, "keep_alive_max_attempt": 2, "join_timeout": 60}
+STEPS = 12
+
+
+def reduce_ones(dist: Any) -> int:
+    """
+    How many processes take part.
+    """
+    import torch
+
+    ones = torch.ones(1)
+    dist.all_reduce(ones)
+    return int(ones.item())
+
+
+def write_pids(folder: Path) -> None:
+    """
+    Write down who this process is, and its node.
+    """
+    me = distrib.replica().name
+    (folder / f"{me}.{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()))
+    (folder / me).write_text(str(os.getppid()))
+
+
+def leftovers(folder: Path) -> list[str]:
+    """
+    Which of the processes that wrote themselves down are still there.
+    """
+    return [path.name for path in folder.iterdir() if path.name.startswith("worker") and psutil.pid_exists(int(path.read_text()))]
+
+
+@distributed("pytorch", elastic=Elastic(max_nodes=2, nproc_per_node=2, max_restarts=2, rdzv_configs=QUICK), local=ECHO)
+def resuming(folder: Path, how: str) -> tuple[int, int, int]:
+    """
+    Count to STEPS with all processes in step; one of them goes halfway, the first time. Where it began, the last number of
+    processes, and its rank.
+    """
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    write_pids(folder)
+    saved = folder / "step"
+    begun = int(saved.read_text()) if saved.exists() else 0
+    with process_group("gloo"):
+        for step in range(begun, STEPS):
+            world = reduce_ones(dist)
+            if dist.get_rank() == 0:
+                saved.with_suffix(".part").write_text(str(step + 1))
+                saved.with_suffix(".part").replace(saved)
+            if dist.get_rank() == 1 and step == STEPS // 2 and begun == 0:
+                if how == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise KeyError(how)
+    return begun, world, int(os.environ["RANK"])
+
+
+@pytest.mark.parametrize("how", ["kill", "raise"])
+def test_a_lost_process_restarts_the_group(tmp_path: Path, how: str) -> None:
+    """
+    All processes start again, and resume from their checkpoint; rank 0's value is the result, and every rank's is kept.
+    """
+    run = resuming.submit(tmp_path, how)
+    begun, world, rank = run.result(120)
+    assert (begun >= STEPS // 2, world, rank) == (True, 4, 0)
+    assert [each[2] for each in run.results()] == [0, 1, 2, 3]
+    assert list(run.results().by_rank()) == [0, 1, 2, 3]
+    assert not leftovers(tmp_path)
+
+
+@distributed("pytorch", elastic=Elastic(nproc_per_node=2, max_restarts=1, rdzv_configs=QUICK), local=ECHO)
+def failing(folder: Path, kind: type[Exception]) -> None:
+    """
+    Rank 1 always fails.
+    """
+    if os.environ["RANK"] == "1":
+        with (folder / "attempts").open("a") as file:
+            file.write(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        raise kind("always")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(ValueError, 1), (RetryableError, 138)])
+def test_restarts_are_limited(tmp_path: Path, kind: type[Exception], code: int) -> None:
+    """
+    When they are used up the run fails, with the exception of the process that failed.
+    """
+    run = failing.submit(tmp_path, kind)
+    error = run.exception(120)
+    assert isinstance(error, ReplicaFailedError)
+    assert (tmp_path / "attempts").read_text() == "01"
+    assert error.exit_code == code
+    assert isinstance(error.__cause__, kind)
+    assert f"worker-0 (rank 1) failed with {'distrib.errors.' if code == 138 else ''}{kind.__name__}: always" in str(error)
+    assert "in failing" in error.traceback
+
+
+@distributed("pytorch", elastic=Elastic(max_nodes=2, max_restarts=3, rdzv_configs=QUICK), local={**ECHO, "restart_delay": 0})
+def nodes(folder: Path, until: int) -> list[int]:
+    """
+    Go on until that many steps were done with the group's final size; the sizes seen.
+    """
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    write_pids(folder)
+    worlds = []
+    with process_group("gloo"):
+        for _ in range(until):
+            worlds.append(reduce_ones(dist))
+            with (folder / f"world-{worlds[-1]}").open("a") as file:
+                file.write(".")
+            if worlds[-1] == 1:
+                return worlds
+            time.sleep(0.05)
+    return worlds
+
+
+def kill_node(folder: Path, name: str) -> None:
+    """
+    Kill a node in the midst of its training with another one.
+    """
+    limit = time.monotonic() + 60
+    while not (folder / "world-2").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.kill(int((folder / name).read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("lost", ["worker-1", "worker-0"])
+def test_training_goes_on_without_a_killed_node(tmp_path: Path, lost: str) -> None:
+    """
+    Of "1:2", the node that is left goes on alone, also if the nodes met at the other one; the run succeeds.
+    """
+    run = nodes.submit(tmp_path, 100_000)
+    kill_node(tmp_path, lost)
+    assert run.result(120) == [1]
+    assert run.status().state is RunState.SUCCEEDED
+    assert any("goes on without" in event.message for event in run.events())
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["worker-1", "worker-0"])
+def test_a_killed_node_that_restarts_joins_again(tmp_path: Path, lost: str) -> None:
+    """
+    With a restart policy the node comes back, and the training is that of two nodes again.
+    """
+    restarting = nodes.options(worker={"replicas": 2, "restart_policy": "OnFailure"}, elastic=Elastic(min_nodes=2, rdzv_configs=QUICK))
+    run = restarting.submit(tmp_path, 40)
+    kill_node(tmp_path, lost)
+    assert run.result(120) == [2] * 40
+    assert run.status().restarts == 1
+    assert len(run.results()) == 2
+
+
+def test_too_few_nodes_fail_the_run(tmp_path: Path) -> None:
+    """
+    Where both nodes are needed, the loss of one is the run's.
+    """
+    run = nodes.options(elastic=Elastic(min_nodes=2, rdzv_configs=QUICK)).submit(tmp_path, 100_000)
+    kill_node(tmp_path, "worker-1")
+    error: Any = run.exception(120)
+    assert (error.replica, error.signal) == ("worker-1", signal.SIGKILL)
+    assert not leftovers(tmp_path)
+
+
+def test_sigterm_is_no_success(tmp_path: Path) -> None:
+    """
+    An agent that is told to stop stops its processes, and the run has no value.
+    """
+    run = nodes.options(elastic=Elastic(max_nodes=2, min_nodes=2, rdzv_configs=QUICK)).submit(tmp_path, 100_000)
+    limit = time.monotonic() + 60
+    while not (tmp_path / "world-2").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.kill(int((tmp_path / "worker-1").read_text()), signal.SIGTERM)
+    error: Any = run.exception(120)
+    assert (run.status().state, error.signal) == (RunState.FAILED, signal.SIGTERM)
+    assert not leftovers(tmp_path)

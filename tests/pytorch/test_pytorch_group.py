@@ -1,0 +1,147 @@
+"""
+``process_group()`` and ``device()``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distrib import ReplicaFailedError, distributed
+from distrib.pytorch import device, process_group
+
+ECHO = {"echo": False}
+
+
+@distributed("pytorch", master=1, worker=1, local=ECHO)
+def meet(nproc: int) -> tuple[int, int, int, str, int]:
+    """
+    Rank, world size, the sum of all ranks, the device, and the threads of one process.
+    """
+    import torch
+    import torch.distributed as dist
+
+    with process_group() as mine:
+        total = torch.tensor([dist.get_rank()])
+        dist.all_reduce(total)
+        seen = (dist.get_rank(), dist.get_world_size(), int(total.item()), mine.type, torch.get_num_threads())
+    assert not dist.is_initialized()
+    assert nproc * 2 == seen[1]
+    return seen
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_processes_meet(nproc: int) -> None:
+    """
+    A master and a worker, of one process each and of two.
+    """
+    results = meet.options(nproc_per_node=nproc).submit(nproc).results(120)
+    world = 2 * nproc
+    assert [each[:4] for each in results] == [(rank, world, sum(range(world)), "cpu") for rank in range(world)]
+    if nproc > 1:
+        assert {each[4] for each in results} == {1}, "torch itself uses one thread"
+
+
+@distributed("pytorch", worker=2, local=ECHO)
+def leave_early() -> None:
+    """
+    Rank 1 raises within the group; rank 0 waits for it there.
+    """
+    import torch
+    import torch.distributed as dist
+
+    with process_group():
+        if dist.get_rank() == 1:
+            raise KeyError("left")
+        dist.all_reduce(torch.ones(1))
+
+
+def test_an_exception_leaves_the_group() -> None:
+    """
+    The one that raised is the one that is reported, not its peer that lost the connection.
+    """
+    with pytest.raises(ReplicaFailedError, match=r"worker-1 failed with KeyError: 'left'"):
+        leave_early()
+
+
+@distributed("pytorch", worker=2, local=ECHO)
+def cut_off(missing: str) -> None:
+    """
+    Lose a variable before the group is made.
+    """
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if missing == "all" else (missing,):
+        del os.environ[name]
+    with process_group():
+        raise AssertionError("a group of one would train alone")
+
+
+@pytest.mark.parametrize("missing", ["all", "MASTER_PORT"])
+def test_no_replica_trains_alone(missing: str) -> None:
+    """
+    A replica of two that finds no environment, or half of it, says so.
+    """
+    with pytest.raises(ReplicaFailedError) as caught:
+        cut_off(missing)
+    assert "one of 2 replicas" in str(caught.value)
+    assert "MASTER_PORT" in str(caught.value)
+
+
+def alone(tmp_path: Path) -> None:
+    """
+    A training function, called as it is.
+    """
+    import torch
+    import torch.distributed as dist
+
+    ones = torch.ones(1)
+    with process_group() as mine:
+        dist.all_reduce(ones)
+        (tmp_path / "seen").write_text(f"{dist.get_rank()} {dist.get_world_size()} {mine} {ones.item()}")
+        with pytest.raises(Exception, match="already"), process_group():
+            pass
+
+
+def test_outside_of_any_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    There it is a group of one; a second one within it is refused.
+    """
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    alone(tmp_path)
+    assert (tmp_path / "seen").read_text() == "0 1 cpu 1.0"
+
+
+def test_device_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The GPU of the process's local rank, where there is one for it.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        assert device() == torch.device("cpu")
+        return
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
+    with pytest.raises(Exception, match="nproc_per_node"):
+        device()
+
+
+def test_the_group_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    PyTorch's own error is the cause of one that says who could not meet whom.
+    """
+    from datetime import timedelta
+
+    place: dict[str, Any] = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(Exception, match=r"rank 1 of 2 cannot join the group at 127\.0\.0\.1:1") as caught,
+        process_group(timeout=timedelta(seconds=1)),
+    ):
+        pass
+    assert caught.value.__cause__ is not None
