@@ -36,10 +36,9 @@ TRAIN = """
 """
 
 SLOW = """
-    import os, sys, time
-    from pathlib import Path
-    Path(os.environ["MEETING"], "importing").write_text(str(os.getpid()))
-    time.sleep(1000)
+    import os, fates
+    fates.sign(os.environ["MEETING"], "importing")
+    fates.sleep_for_ever()
 """
 
 
@@ -63,7 +62,8 @@ def code_of(launcher: Launcher, process: subprocess.Popen[str]) -> int:
     """
     The exit code as the shell has seen it.
     """
-    process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=PATIENCE)
+    print(err)  # shown should the code be another
     return int((launcher.folder / "code").read_text())
 
 

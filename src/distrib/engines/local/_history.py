@@ -266,24 +266,46 @@ def prune() -> None:
     """
     Remove the runs that are over and not to be kept: expired, too old, too many. Looks once an hour, unless there are far too many.
     """
+    remove(outdated())
+
+
+def outdated() -> list[str]:
+    """
+    The folders of the runs that are to be removed, if it is time to look for them.
+    """
     mark = os.path.join(runs_folder(), ".pruned")
     now = time.time()
     try:
         if now - _modified(mark) < _PRUNE_SECONDS and len(os.listdir(runs_folder())) <= 2 * KEEP_RUNS:
-            return
+            return []
         with open(mark, "w", encoding="ascii"):
             pass
     except OSError:  # somebody removes the folder, or nothing can be written: no reason to fail a run that is over
-        return
-    import shutil
+        return []
+    found = [folder for place, folder in enumerate(_by_age()) if _is_outdated(place, folder, now)]
+    if found:
+        # Before anybody goes on: this import executes text, and a thread that does so while the program ends by Ctrl-C makes
+        # Python forget that, and end with another exit code.
+        import shutil  # noqa: F401
+    return found
 
-    for place, folder in enumerate(_by_age()):
-        about = read_about(folder)
-        expired = _has_expired(folder, about) and not _may_be_read(about)
-        unwanted = place >= KEEP_RUNS or now - _changed(folder) > KEEP_SECONDS or not about or expired
-        # One that is being started has no run.json, or no lock, for a moment.
-        if unwanted and not is_alive(folder) and now - _modified(folder) > _STARTING_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _is_outdated(place: int, folder: str, now: float) -> bool:
+    about = read_about(folder)
+    expired = _has_expired(folder, about) and not _may_be_read(about)
+    unwanted = place >= KEEP_RUNS or now - _changed(folder) > KEEP_SECONDS or not about or expired
+    # One that is being started has no run.json, or no lock, for a moment.
+    return unwanted and not is_alive(folder) and now - _modified(folder) > _STARTING_SECONDS
+
+
+def remove(found: list[str]) -> None:
+    """
+    Remove the folders of runs that are over.
+    """
+    for folder in found:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _may_be_read(about: Mapping[str, Any]) -> bool:

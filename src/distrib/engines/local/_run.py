@@ -23,7 +23,7 @@ from ..._cluster import RUN_VARIABLE
 from ..._outcome import ByRank
 from ...engine import Event, Results, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
-from ._history import Progress, for_people, is_alive, prune, read_about, read_events
+from ._history import Progress, for_people, is_alive, outdated, read_about, read_events, remove
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
 
@@ -329,8 +329,9 @@ class LocalRun(StoredRun[R_co]):
         """
         Take in events and show logs until the supervisor has nothing more to say.
         """
-        follower = Follower(os.path.join(self.folder, "logs"), self.names) if self._echo else None
+        follower, old = None, []
         try:
+            follower = Follower(os.path.join(self.folder, "logs"), self.names) if self._echo else None
             self._follow_until_end(follower)
             if not self._live.finished:
                 self._supervisor_lost()
@@ -343,11 +344,14 @@ class LocalRun(StoredRun[R_co]):
             self._failed.__cause__ = error
             self._live.state, self._live.reason, self._live.finished = RunState.FAILED, str(self._failed), True
         finally:
-            if follower is not None:
-                follower.close()
-            self._let_go()
-            self._done.set()
-        prune()
+            try:
+                if follower is not None:
+                    follower.close()
+                self._let_go()
+                old = outdated()
+            finally:
+                self._done.set()
+        remove(old)  # now that nobody waits any more
 
     def _follow_until_end(self, follower: Follower | None) -> None:
         number = self._news.fileno()
