@@ -45,7 +45,7 @@ def demo(session: nox.Session) -> None:
     """
     Train the digits on two workers and print the accuracy.
     """
-    install(session, "examples")
+    install(session, "tensorflow", "scikit-learn>=1.4")
     session.run("python", "examples/digits_keras.py", *session.posargs)
 
 
