@@ -105,7 +105,7 @@ def _launch(elastic: Elastic, processes: int, me: Replica, launch: Callable[[Any
     for _ in places[1:]:
         try:
             return launch(_config(elastic, processes, me, places[host], me.rank == host))
-        except RendezvousConnectionError:
+        except RendezvousConnectionError:  # noqa: PERF203  # one turn for each node that is lost
             lost, host = host, _meeting_place(places, me, (host + 1) % len(places), _RETURN_SECONDS)
             say(f"the node at {places[lost]}, where the nodes met, is gone; they meet at {places[host]}")
     return launch(_config(elastic, processes, me, places[host], me.rank == host))
