@@ -241,7 +241,7 @@ class Run(ABC, Generic[R_co]):
     @abstractmethod
     def logs(self, replica: str | None = None, *, follow: bool = False) -> Iterator[str]:
         """
-        The lines that the replicas wrote, without their line ends.
+        The lines that the replicas wrote, without their line ends. One that is very long may come in pieces: memory stays bounded.
 
         Args:
             replica: E.g. ``"worker-1"``; None for all of them, each line with its replica's name in front.
