@@ -409,7 +409,9 @@ class TestReaders:
         )
         launcher.await_sign("written")
         process.send_signal(number)
-        assert process.wait(PATIENCE) == -number
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(PATIENCE) == -number, told
         (run,) = distrib.runs()
         assert run.status().state is distrib.RunState.CANCELLED
 
