@@ -94,7 +94,7 @@ def sign(folder: str, what: str | None = None) -> None:
     Leave a file for the test, whole at once: named as this replica, holding its process's number.
     """
     path = Path(folder, what or replica().name)
-    hidden = path.with_name(f".{path.name}")
+    hidden = path.with_name(f".{path.name}-{os.getpid()}")
     hidden.write_text(str(os.getpid()))
     hidden.rename(path)
 

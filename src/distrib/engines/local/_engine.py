@@ -186,11 +186,11 @@ class _Launch:
         return [f"{_HOST}:{number}" for number in numbers]
 
     def _take_back(self) -> None:
-        import shutil
-
         os.close(self.lock)
         for port in self.ports:
             port.close()
+        import shutil  # when there are descriptors again to read it with
+
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -22,7 +22,7 @@ _CHUNK = 1 << 18
 # A line without an end is shown once it is as long as this.
 _LONGEST_PARTIAL = 1 << 16
 # The files of more replicas than this are not all kept open.
-_MOST_OPEN = 256
+_MOST_OPEN = 64
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 # What would upset a terminal. Bytes: control characters but tab, newline, carriage return and escape.
 _HARMFUL = bytes(set(range(32)) - {9, 10, 13, 27}) + b"\x7f"
