@@ -4,10 +4,13 @@ What happens when the program that started a run, or the process that supervises
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -204,6 +207,46 @@ class TestSignals:
         os.kill(process.pid, signal.SIGHUP)
         launcher.sign("go")
         assert launcher.finish(process).stdout == "done\n"
+
+    def test_terminal_is_restored(self, launcher: Launcher) -> None:
+        """
+        After Ctrl-C at the keyboard the terminal is as it was: its settings, and its colours, in the middle of a line too.
+        """
+        ours, theirs = pty.openpty()
+        before = termios.tcgetattr(theirs)
+        path = launcher.write("""
+            @distributed("tensorflow", worker=1)
+            def train():
+                print("\\x1b[31mred", flush=True)
+                print("half a line", end="", flush=True)
+                sign()
+                time.sleep(1000)
+
+            train()
+        """)
+        process = subprocess.Popen(
+            [sys.executable, str(path), str(launcher.meeting), str(Path(__file__).parent)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # there are no threads beside
+            env={**os.environ, "TERM": "xterm"},
+        )
+        launcher.started.append(process)  # type: ignore[arg-type]
+        launcher.await_sign("worker-0")
+        shown = b""
+        while b"red" not in shown:
+            shown += os.read(ours, 1 << 16)
+        os.write(ours, b"\x03")
+        while b"KeyboardInterrupt\r\n" not in shown:
+            shown += os.read(ours, 1 << 16)
+        assert process.wait(PATIENCE) == -signal.SIGINT
+        assert termios.tcgetattr(theirs) == before
+        for descriptor in (ours, theirs):
+            os.close(descriptor)
+        assert b"half a line\x1b[0m\r\n" in shown
+        assert b"\x1b[31m" not in shown.rpartition(b"\x1b[0m")[2]
 
     def test_keys_do_not_reach_the_replicas(self, launcher: Launcher) -> None:
         """
