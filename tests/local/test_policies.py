@@ -436,6 +436,20 @@ class TestCleanUp:
         left = {path.name for path in Path(run.folder, "logs").iterdir()} - {"supervisor.log"}  # type: ignore[attr-defined]
         assert left == (set() if policy == "All" else {"chief-0.log", "worker-0.log"})
 
+    def test_error_does_not_point_at_removed_logs(self, meeting: Path) -> None:
+        """
+        Where the logs are removed, the error keeps what it needs of them and says so.
+        """
+
+        def speak() -> None:
+            print("the last words", flush=True)
+            os._exit(3)
+
+        error = task(speak, worker=1, run_policy={"clean_pod_policy": "All"}).submit().exception(PATIENCE)
+        assert isinstance(error, ReplicaFailedError)
+        assert "the last words" in str(error)
+        assert "Its logs are removed: clean_pod_policy='All'." in str(error)
+
     def test_none_leaves_them_to_themselves(self, meeting: Path) -> None:
         """
         With None nobody is stopped: the run is over when the others are done by themselves.
@@ -692,6 +706,11 @@ def give_orders(run: Run[Any], folder: Path, stage: Stage, data: st.DataObject) 
     """
     Have one replica after the other end, until the run is decided or there is nothing more to do.
     """
+
+    def settle() -> None:
+        eventually(lambda: run.status().state.is_final or stands_as(run, folder, stage), f"the run to be as {stage}")
+
+    settle()
     for _ in range(data.draw(st.integers(1, 5), label="steps")):
         name = data.draw(st.sampled_from(sorted(stage.up)), label="who")
         code = data.draw(CODES, label="code")
@@ -701,17 +720,18 @@ def give_orders(run: Run[Any], folder: Path, stage: Stage, data: st.DataObject) 
         stage.ends(name, code)
         if stage.outcome:
             return
-        eventually(lambda: run.status().state.is_final or stands_as(run, stage), f"the run to be as {stage}")
+        settle()
 
 
-def stands_as(run: Run[Any], stage: Stage) -> bool:
+def stands_as(run: Run[Any], folder: Path, stage: Stage) -> bool:
     """
-    Whether the run shows what it should be doing.
+    Whether the run shows what it should be doing, and each replica that is up has counted its attempt.
     """
     now = run.status().replicas
     up = {name: status.attempt - 1 for name, status in now.items() if status.state == "Running"}
     done = {name for name, status in now.items() if status.state == "Succeeded"}
-    return up == stage.up and done == stage.done.keys()
+    counted = all(attempts(folder, name) == attempt + 1 for name, attempt in up.items())
+    return up == stage.up and done == stage.done.keys() and counted
 
 
 class TestRandomFates:

@@ -423,6 +423,34 @@ class TestImporting:
         assert run.status().restarts == 1
         assert len(toys.imports()) == 1
 
+    def test_what_it_started_stays(self, toys: Toys, meeting: Path) -> None:
+        """
+        A helper that was started while importing, for all replicas, is no leftover of one: it outlives a restart of them all.
+        """
+        toys.write(
+            "helped",
+            """
+            import subprocess
+            HELPER = subprocess.Popen(["sleep", "1000"], start_new_session=True).pid
+            """,
+        )
+        toys.write(
+            "losing",
+            """
+            import os
+            def train(sign):
+                import helped
+                if not os.path.exists(sign):
+                    open(sign, "w").close()
+                    os.kill(os.getpid(), 9)
+                return open(f"/proc/{helped.HELPER}/stat").read().rpartition(")")[2].split()[0]
+            """,
+        )
+        given = {"member": {"restart_policy": "ExitCode"}, "run_policy": {"restart_scope": "Job"}, "local": {"preload": "helped"}}
+        run = toy(toys.load("losing", "train"), leader=0, **given).submit(str(meeting / "lost"))
+        assert run.result(PATIENCE) == "S"
+        assert run.status().restarts == 1
+
     @pytest.mark.parametrize("local", [{"preload": False}, {"start_method": "spawn"}])
     def test_by_each(self, toys: Toys, local: dict[str, Any]) -> None:
         """

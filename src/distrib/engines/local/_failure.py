@@ -15,7 +15,7 @@ from typing import Any
 
 from ...engine import RunState
 from ...errors import EngineError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
-from ._history import SUPERVISOR_LOST, Progress
+from ._history import SUPERVISOR_LOST, Progress, read_about
 from ._logs import tail
 
 #: What an end by this signal usually means.
@@ -158,6 +158,8 @@ def _others(progress: Progress) -> list[str]:
 
 
 def _where(folder: str) -> str:
+    if read_about(folder).get("clean_logs"):
+        return "Its logs are removed: clean_pod_policy='All'."
     return f"Logs: {os.path.join(folder, 'logs')}"
 
 

@@ -83,9 +83,9 @@ def _stat(pid: int | str) -> list[bytes] | None:
         return None
 
 
-def descendants() -> list[int]:
+def descendants(of: int | None = None) -> list[int]:
     """
-    All living descendants of this process, itself not included.
+    All living descendants of the process *of*, or of this one, itself not included.
     """
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc") if is_linux() else ():
@@ -93,7 +93,7 @@ def descendants() -> list[int]:
         if fields is not None:
             parents[int(entry)] = int(fields[1])
     found: list[int] = []
-    fringe = {os.getpid()}
+    fringe = {os.getpid() if of is None else of}
     while fringe := {child for child, parent in parents.items() if parent in fringe}:
         found += fringe
     return found

@@ -327,7 +327,9 @@ class Supervisor:
 
         A program is known by the name of its replica. A mere fork is not: it goes when nobody else is up, or at the end.
         """
-        ours = {self.nursery_pid, *self.pids}
+        ours = {*self.pids}
+        if self.nursery_pid:
+            ours |= {self.nursery_pid, *descendants(self.nursery_pid)}  # what it imported may have started a helper for all
         found = [pid for pid in descendants() if pid not in ours]
         if found and (self.pids or self.ordered):
             named = set(processes_with(_report.NAME_VARIABLE, name))
