@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["run_elastic"]
 
 #: What a process says whose peer has failed before it.
-_CONSEQUENCE = re.compile(r"closed|reset by peer|broken pipe|connection refused|timed out|timeout", re.IGNORECASE)
+_CONSEQUENCE = re.compile(r"closed|got 0 bytes|reset by peer|broken pipe|connection refused|timed out|timeout", re.IGNORECASE)
 #: How long a node whose process says so waits for the peer's own node to tell the cause.
 _PATIENCE_SECONDS = 2.0
 #: How long a node looks whether others meet at an address.

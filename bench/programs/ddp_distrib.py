@@ -1,0 +1,24 @@
+"""
+Two DDP ranks with distrib: the moment of the call, and that of the first all-reduce.
+"""
+
+import time
+
+from ddp_step import step  # type: ignore[import-not-found]  # it is beside this program
+
+from distrib import distributed
+
+
+@distributed(framework="pytorch", worker=2)
+def train() -> float:
+    """
+    One step.
+    """
+    import torch  # noqa: F401  # as training code does, so that it is imported once
+
+    return float(step())
+
+
+if __name__ == "__main__":
+    called = time.monotonic()
+    print(called, train())
