@@ -85,7 +85,6 @@ class TestObjects:
         assert "late" in registry
         assert registry["late"].name == "late"
 
-
     def test_an_object_stands_in_for_a_name(self, registry):
         """
         For a while a name means an object, installed or not; whatever is installed can still be had.
