@@ -1,5 +1,5 @@
 """
-Distributed training with one decorator: TensorFlow first, any framework after it; this machine first, any cluster after it.
+Distributed training with one decorator: TensorFlow, PyTorch, JAX and the backends of other packages, on this machine.
 
 Names are loaded when they are first used, so that ``import distrib`` costs next to nothing.
 """
