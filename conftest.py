@@ -9,9 +9,14 @@ from importlib.util import find_spec
 
 # Only that session installs Sybil; the tests do without.
 if find_spec("sybil") is not None:
+    from hypothesis import HealthCheck, settings
     from sybil import Sybil
     from sybil.parsers.myst import DocTestDirectiveParser, PythonCodeBlockParser, SkipParser
     from sybil.parsers.rest import DocTestParser
+
+    # Drawing a first job takes as long as it takes on a busy machine.
+    settings.register_profile("docs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("docs")
 
     FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE
     pages = Sybil(
