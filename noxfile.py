@@ -1,5 +1,5 @@
 """
-One front door: ``nox`` runs what CI runs, each session in an environment of its own.
+One front door: ``nox`` runs tests, style, types and documentation, each session in an environment of its own.
 
 ``nox -l`` lists the sessions, ``nox -s tests -- -k evaluator`` passes arguments on,
 ``nox -s tests --force-python 3.13`` takes another interpreter, ``nox -r`` uses the environments again.
