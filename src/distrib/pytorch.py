@@ -30,7 +30,8 @@ def process_group(backend: str | None = None, **settings: Any) -> Iterator[torch
     """
     The processes of this run as PyTorch's default group, from the first line of a ``with`` block to its end.
 
-    The process is pinned to its device, which is what the block is given. Outside of any run it is a group of one, so that
+    The process is pinned to its device, which is what the block is given. A block that raises leaves the group when its process
+    ends: so the process that failed is heard before those that miss it. Outside of any run it is a group of one, so that
     training functions can be called and tested as they are.
 
     .. doctest::
@@ -58,6 +59,8 @@ def process_group(backend: str | None = None, **settings: Any) -> Iterator[torch
     """
     import torch.distributed as dist
 
+    if _Abandoned.group:
+        _leave()
     if dist.is_initialized():
         raise DistribError("process_group(): this process is in a process group already. Open it once, or leave out init_process_group().")
     place = _place()
@@ -71,11 +74,20 @@ def process_group(backend: str | None = None, **settings: Any) -> Iterator[torch
     try:
         yield mine
     except BaseException:
-        # NCCL would wait for peers that may never come; the process is about to end anyway.
-        if chosen == "gloo":
+        # Peers would notice at once, and fail before this process has said why; and waiting for them may take for ever.
+        _Abandoned.group = place is not None and place["WORLD_SIZE"] != "1"
+        if not _Abandoned.group:
             _leave()
         raise
     _leave()
+
+
+class _Abandoned:
+    """
+    Whether this process has left a group by an exception, and not yet told its peers.
+    """
+
+    group = False
 
 
 def device() -> torch.device:
@@ -136,5 +148,6 @@ def _join(backend: str, place: dict[str, str] | None, settings: dict[str, Any]) 
 def _leave() -> None:
     import torch.distributed as dist
 
+    _Abandoned.group = False
     if dist.is_initialized():
         dist.destroy_process_group()
