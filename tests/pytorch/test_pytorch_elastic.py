@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import distrib
 from distrib import ReplicaFailedError, RetryableError, RunState, distributed
 from distrib.pytorch import Elastic
 
-pytestmark = [pytest.mark.slow]
+#: PyTorch 2.5's agents were seen to wait for each other for ever after a process was lost; versions in between were not tried.
+OLD = tuple(map(int, version("torch").split("+")[0].split(".")[:2])) < (2, 15)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(OLD, reason="elastic training is tested with PyTorch 2.15 and later")]
 
 ECHO = {"echo": False, "preload": ("torch",)}
 #: The shortest times at which nodes that are gone are noticed.
