@@ -95,6 +95,15 @@ class ReplicaStatus:
 class RunStatus:
     """
     Where a run stands, and each of its replicas.
+
+    Args:
+        state: Of the run as a whole.
+
+        reason: Why it ended as it did; an empty string while it runs.
+
+        replicas: Name of a replica -> where it stands.
+
+        restarts: How often replicas have been started again, in all.
     """
 
     state: RunState
@@ -171,11 +180,11 @@ class Results(ABC, Generic[R_co]):
         process of worker 0.
         """
 
+    @abstractmethod
     def by_rank(self) -> Mapping[int, R_co]:
         """
-        The values by rank: of the processes where replicas run several, else of the replicas.
+        The values by rank: of the processes where replicas run several, else of the replicas. Whoever returned none is left out.
         """
-        return dict(enumerate(self))
 
     @abstractmethod
     def __len__(self) -> int:
@@ -247,6 +256,9 @@ class Run(ABC, Generic[R_co]):
             replica: E.g. ``"worker-1"``; None for all of them, each line with its replica's name in front.
 
             follow: Go on until the run is over.
+
+        Raises:
+            InvalidJobError: No replica is called so.
         """
 
     @abstractmethod
@@ -261,6 +273,8 @@ class Run(ABC, Generic[R_co]):
 
         Raises:
             ReplicaFailedError: A replica failed; its own exception is the cause where it can be rebuilt.
+
+            RunFailedError: The run failed for another reason: what looked after it was killed, for instance.
 
             RunCancelledError: The run was cancelled.
 
@@ -343,6 +357,8 @@ class Engine(ABC):
 
         Raises:
             SubmitError: It could not be started; nothing of it is left.
+
+            MissingDependencyError: The framework is not installed.
         """
 
     def start(self, job: Job, call: Call[R]) -> Run[R]:
