@@ -56,7 +56,11 @@ class DistributedTask(Generic[P, R_co]):
         Run it, wait, and return the coordinator's value. Ctrl-C, SIGTERM and SIGHUP stop the run first.
 
         Raises:
-            EngineError: The run failed; see :meth:`Run.result`.
+            EngineError: The run failed, or could not be started; see :meth:`Run.result`.
+
+            DistribError: It was refused before anything started; see :meth:`submit`.
+
+            TypeError: The function does not take these arguments.
         """
         from .engine import cancelling
         from .errors import EngineError
@@ -77,12 +81,27 @@ class DistributedTask(Generic[P, R_co]):
 
         Raises:
             SubmitError: It could not be started.
+
+            MissingDependencyError: The framework is not installed.
+
+            UnsupportedError: The engine cannot honour a field of the job.
+
+            InvalidJobError: The job is wrong for this engine.
+
+            TypeError: The function does not take these arguments.
         """
         return self._engine().start(self.job, self._call(args, kwargs))
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R_co]:
         """
         What :meth:`submit` would start, fully rendered; nothing is started.
+
+        Raises:
+            UnsupportedError: The engine cannot honour a field of the job.
+
+            InvalidJobError: The job is wrong for this engine.
+
+            TypeError: The function does not take these arguments.
         """
         return self._engine().plan(self.job, self._call(args, kwargs))
 
@@ -238,6 +257,10 @@ def launch(argv: Iterable[StrPath], *, framework: str, **keywords: Any) -> None:
 
     Raises:
         InvalidJobError: The command, or a keyword, is wrong.
+
+        UnknownBackendError: There is no such framework.
+
+        MissingDependencyError: The framework is not installed.
 
         EngineError: The run failed: the program could not be started, or ended with another code than 0.
     """
