@@ -124,7 +124,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def bench(session: nox.Session) -> None:
     """
-    Speed and memory beside the peers; ``nox -s bench -- import replicas`` runs those alone.
+    Speed and memory beside the peers; ``nox -s bench -- imports noop`` runs those alone.
     """
     install(session, "bench")
     session.run("python", "bench", *session.posargs)
