@@ -369,6 +369,25 @@ class TestArguments:
         data = b"x" * 100_000_000
         assert task(len)(data) == len(data)
 
+    @pytest.mark.tensorflow
+    @pytest.mark.slow
+    def test_tensors(self, launcher: Launcher) -> None:
+        """
+        TensorFlow's tensors are fine as arguments and as results.
+        """
+        done = launcher.run("""
+            import tensorflow as tf
+
+            @distributed("tensorflow", worker=2, local=QUIET)
+            def double(tensor):
+                return 2 * tensor
+
+            result = double(tf.constant([[1.0, 2.0]]))
+            assert isinstance(result, tf.Tensor), type(result)
+            print(result.numpy().tolist())
+        """)
+        assert (done.returncode, done.stdout) == (0, "[[2.0, 4.0]]\n"), done.stderr
+
     @pytest.mark.slow
     def test_a_gibibyte(self, launcher: Launcher) -> None:
         """

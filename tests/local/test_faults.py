@@ -266,66 +266,20 @@ class TestOddReplicas:
         assert log.read_bytes() == (bytes(range(256)) + b"\n") * 100
         assert (tmp_path / "shown").read_bytes().replace(b"[worker-0] ", b"") == log.read_bytes()
 
-    def test_writes_a_line_of_a_hundred_megabytes(self, launcher: Launcher, state: Path, tmp_path: Path) -> None:
+    def test_writes_an_endless_line(self) -> None:
         """
-        An endless line is kept and shown whole, and takes no memory.
+        A line that is too long to be read at once is given out in pieces of whole characters.
         """
-        shown = tmp_path / "shown"
-        with shown.open("wb") as file:
-            done = launcher.run(
-                """
-                import resource
 
-                @distributed("tensorflow", worker=2)
-                def write():
-                    if replica().index == 0:
-                        for _ in range(100):
-                            print("é" * 500_000, end="")
-                        print()
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                write()
-                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-                assert grown < 20_000, grown
-                for line in distrib.runs()[0].logs("worker-0"):
-                    assert set(line) == {"é"}
-                """,
-                stdout=file,
-            )
-        assert done.returncode == 0, done.stderr
-        (log,) = state.glob("runs/*/logs/worker-0.log")
-        assert log.stat().st_size == 100_000_001
-        data = shown.read_bytes()
-        assert len(data) == 100_000_001 + len(b"[worker-0] ")
-        assert data.startswith("[worker-0] éé".encode())
+        def write() -> None:
+            for _ in range(10):
+                print("é" * 500_000, end="")
 
-    def test_floods(self, launcher: Launcher, state: Path, tmp_path: Path) -> None:
-        """
-        A million lines are all kept, and all shown, in order; memory stays bounded.
-        """
-        shown = tmp_path / "shown"
-        with shown.open("wb") as file:
-            done = launcher.run(
-                """
-                import resource
-
-                @distributed("tensorflow", worker=2)
-                def write():
-                    if replica().index == 0:
-                        sys.stdout.write("".join(f"line {number}\\n" for number in range(500_000)))
-                        for number in range(500_000, 1_000_000):
-                            print("line", number)
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                write()
-                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-                assert grown < 20_000, grown
-                """,
-                stdout=file,
-            )
-        assert done.returncode == 0, done.stderr
-        (log,) = state.glob("runs/*/logs/worker-0.log")
-        expected = "".join(f"line {number}\n" for number in range(1_000_000))
-        assert log.read_text() == expected
-        assert shown.read_text().replace("[worker-0] ", "") == expected
+        run = task(write, worker=1).submit()
+        run.wait(PATIENCE)
+        pieces = list(run.logs("worker-0"))
+        assert len(pieces) > 1
+        assert "".join(pieces) == "é" * 5_000_000
 
 
 class TestExceptions:
