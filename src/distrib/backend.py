@@ -81,8 +81,6 @@ class Backend(ABC):
     options: ClassVar[type | None] = None
     #: Modules worth importing once, before replicas are forked.
     preload: ClassVar[tuple[str, ...]] = ()
-    #: Word -> more such modules, for functions that mention the word.
-    preload_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Modules without which no replica can run -> what ``pip install`` is to be given for them.
     requires: ClassVar[Mapping[str, str]] = {}
     #: Variables of the framework's convention: a job may not set them, and replicas do not inherit them from the launcher.

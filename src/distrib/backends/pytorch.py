@@ -205,8 +205,6 @@ class PyTorchBackend(Backend):
     roles = (Role("master", at_most=1), Role("worker"))
     options = PyTorchOptions
     preload = ("torch",)
-    # Each of these imports it when it is used, which takes as long as importing torch.
-    preload_with = dict.fromkeys(("DistributedDataParallel", "DDP", "fully_shard"), ("torch", "torch._dynamo.trace_rules"))
     requires = {"torch": "distrib[pytorch]"}
     reserved = (
         *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),

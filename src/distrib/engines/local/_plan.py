@@ -123,7 +123,7 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
     check_variables(job)
     backend = job.backend
     cluster = example_cluster(job)
-    preload = modules_to_preload(call.function, backend.preload, options.preload, backend.preload_with)
+    preload = modules_to_preload(call.function, backend.preload, options.preload)
     shared, own = _base_environments(job, backend)
     return LocalPlan(
         job=job,

@@ -7,10 +7,10 @@ not imported here is imported by the replicas themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import getattr_static
-from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 # Helpers may call helpers, and be wrapped in each other; further away than this nobody looks.
@@ -18,12 +18,7 @@ _DEPTH = 4
 _LAYERS = 10
 
 
-def modules_to_preload(
-    function: Callable[..., Any],
-    known: tuple[str, ...],
-    wish: bool | tuple[str, ...] | None,
-    known_with: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-) -> tuple[str, ...]:
+def modules_to_preload(function: Callable[..., Any], known: tuple[str, ...], wish: bool | tuple[str, ...] | None) -> tuple[str, ...]:
     """
     The modules to import before forking.
 
@@ -33,17 +28,13 @@ def modules_to_preload(
         known: The backend's own list.
 
         wish: What the user says: nothing, yes, no, or which.
-
-        known_with: The backend's list of words, and the modules that come with each.
     """
     if isinstance(wish, tuple):
         return wish
     if wish is not None:
         return known if wish else ()
     named = set(_named_in(function))
-    found = [module for module in known if module in named]
-    found += [module for word, modules in known_with.items() if word in named for module in modules]
-    return tuple(dict.fromkeys(found))
+    return tuple(module for module in known if module in named)
 
 
 def _named_in(function: Callable[..., Any]) -> Iterator[str]:
