@@ -242,6 +242,10 @@ class Job:
         """
         return self.group(role).image or self.image
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        # IPython and Hypothesis take classes of attrs to pieces, unless they are told.
+        printer.text(repr(self))
+
     def __repr__(self) -> str:
         shown_groups = [f"{group.role}={_shorthand(group)}" for group in self.groups]
         set_fields = [f"{name}={value!r}" for name in _SHOWN if (value := getattr(self, name)) != DEFAULTS[name]]

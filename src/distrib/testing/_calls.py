@@ -103,6 +103,7 @@ def refuse_to_stop() -> NoReturn:
     Ignore SIGTERM, and never end.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(f"{replica().name} does not care")  # noqa: T201  # says that it is so far
     _sleep()
 
 

@@ -4,19 +4,22 @@ What a law is: a test whose docstring states it, and whose failure says who brok
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 __all__ = ["Contract", "LawBrokenError", "for_all", "law"]
 
 #: Whoever draws from somebody else's classes does not know how often they refuse, nor how long that takes.
 _UNKNOWABLE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example)
+
+_SHRINK_SECONDS = 5.0
 
 
 class LawBrokenError(AssertionError):
@@ -83,10 +86,33 @@ def for_all(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
         quiet = (*settings().suppress_health_check, *_UNKNOWABLE)
-        ours = settings(deadline=None, report_multiple_bugs=False, suppress_health_check=quiet)
-        return ours(given(*strategies)(check))
+        phases = set(settings().phases) - {Phase.explain}
+        ours = settings(deadline=None, report_multiple_bugs=False, suppress_health_check=quiet, phases=tuple(phases))
+        return ours(given(*strategies)(_impatient(check)))
 
     return decorate
+
+
+def _impatient(check: Callable[..., None]) -> Callable[..., None]:
+    """
+    A check that lets examples be made smaller for a few seconds only: some take long to make.
+    """
+    failed: set[str] = set()
+    first: list[float] = []
+
+    @wraps(check)
+    def limited(*args: Any, **kwargs: Any) -> None:
+        example = repr((args, kwargs))
+        if first and time.monotonic() - first[0] > _SHRINK_SECONDS and example not in failed:
+            return
+        try:
+            check(*args, **kwargs)
+        except Exception:
+            first.append(time.monotonic())
+            failed.add(example)
+            raise
+
+    return limited
 
 
 def _promise(test: Callable[..., Any]) -> str:

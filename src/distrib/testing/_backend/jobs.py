@@ -125,9 +125,9 @@ class JobLaws(BackendSubject):
         @for_all(jobs(self._subject))
         def holds(job: Job) -> None:
             copy = job_from_data(json.loads(json.dumps(job_to_data(job))))
-            assert copy == job
-            assert hash(copy) == hash(job)
-            assert pickle.loads(pickle.dumps(job)) == job  # noqa: S301  # what was just written
+            assert copy == job, f"written as JSON and read, {job} is {copy}"
+            assert hash(copy) == hash(job), f"written as JSON and read, {job} hashes differently"
+            assert pickle.loads(pickle.dumps(job)) == job, f"pickled and read, {job} is another"  # noqa: S301  # what was just written
 
         holds()
 

@@ -64,7 +64,8 @@ class ManifestLaws(BackendSubject):
         @for_all(jobs(self._subject))
         def holds(job: Job) -> None:
             copy = job_from_data(job_to_data(job))
-            assert json.dumps(self._manifest(job)) == json.dumps(self._manifest(copy))
+            one, other = json.dumps(self._manifest(job)), json.dumps(self._manifest(copy))
+            assert one == other, f"one job has {one}, its equal {other}"
 
         holds()
 

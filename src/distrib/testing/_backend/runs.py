@@ -53,6 +53,7 @@ class RunLaws(BackendSubject):
         expected = {f"{group.role}-{index}" for group in job.groups if group.role in ending for index in range(group.replicas)}
         assert expected <= set(results), f"{', '.join(sorted(expected - set(results)))} returned no value"
         for name, found in results.items():
+            assert isinstance(found, dict), f"{name} has returned {found!r} in place of the function's value"
             cluster = ClusterSpec(found["cluster"])
             replica = _calls.marked(self._subject, cluster)[found["rank"]]
             assert replica.name == name, f"{name} takes itself for {replica.name}"

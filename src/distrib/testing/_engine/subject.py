@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -161,6 +162,12 @@ class EngineSubject(Contract):
         except kind as error:
             return error
         raise AssertionError(f"{what} has come back with {value!r}, and not raised a {kind.__name__}")
+
+    def _await_lines(self, run: Run[Any]) -> None:
+        """
+        Wait until both replicas have written a line.
+        """
+        self._within("the first lines of logs(follow=True)", lambda: list(islice(run.logs(follow=True), 2)))
 
     def _result(self, run: Run[Any]) -> Any:
         return self._within("result()", run.result)

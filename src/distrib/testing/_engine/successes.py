@@ -39,7 +39,7 @@ class SuccessLaws(EngineSubject):
     @law
     def test_every_value_is_kept(self) -> None:
         """
-        The value of each replica is had by role and index, and all of them in the order of the ranks.
+        The value of each replica is had by role and index and by rank, and all of them in the order of the ranks.
         """
         job = self.job(**{self.worker: 3, self.lead: 1})
         results = self._within("results()", self._start(_calls.name, job=job).results)
@@ -49,7 +49,8 @@ class SuccessLaws(EngineSubject):
             assert list(results[role]) == own, f"results[{role!r}] are those of {list(results[role])}"
         assert list(results) == names, f"their order is {list(results)}"
         assert dict(results.items()) == dict(zip(names, names, strict=True)), f"they are {dict(results.items())}"
-        assert len(results) == len(names)
+        assert dict(results.by_rank()) == dict(enumerate(names)), f"by rank, they are {dict(results.by_rank())}"
+        assert len(results) == len(names), f"there are {len(results)} of {len(names)}"
         self._raised(LookupError, "a role that is not there", lambda: results["no such role"])
 
     @law

@@ -4,9 +4,7 @@ Waiting and cancelling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 
 from ...engine import RunState
 from ...errors import RunCancelledError, RunTimeoutError
@@ -65,6 +63,7 @@ class WaitingLaws(EngineSubject):
         Replicas that ignore SIGTERM are killed: ``cancel(at_once=True)`` leaves nothing, without a grace period.
         """
         run = self._start(_calls.refuse_to_stop)
+        self._await_lines(run)
         self._within("cancel(at_once=True)", partial(run.cancel, at_once=True))
         assert run.status().state is RunState.CANCELLED, f"its state is {run.status().state}"
         self._check_nothing_left(run)
@@ -77,10 +76,6 @@ class WaitingLaws(EngineSubject):
         done, cancelled = self._start(_calls.leave_a_child), self._start(_calls.leave_a_child, stay=True)
         self._within("wait()", done.wait)
         self._check_nothing_left(done)
-        self._within("the first lines of logs(follow=True)", partial(_await_lines, cancelled.logs(follow=True), 2))
+        self._await_lines(cancelled)
         self._within("cancel()", cancelled.cancel)
         self._check_nothing_left(cancelled)
-
-
-def _await_lines(lines: Iterator[str], count: int) -> list[str]:
-    return list(islice(lines, count))

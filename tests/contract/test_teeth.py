@@ -1,0 +1,135 @@
+"""
+The suites have teeth: whoever breaks a promise is told which, and by what.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import broken_backends
+import broken_engines
+import pytest
+from broken_backends import Sound, SoundContract
+from broken_engines import LocalContract
+from hypothesis import settings
+
+from distrib import Engine
+from distrib.testing import BackendContract, EngineContract, LawBrokenError
+
+
+@pytest.fixture(autouse=True)
+def _few_examples() -> Iterator[None]:
+    """
+    The same few examples each time: the broken ones are broken everywhere.
+    """
+    before = settings.get_current_profile_name()
+    settings.register_profile("teeth", max_examples=30, derandomize=True, database=None)
+    settings.load_profile("teeth")
+    yield
+    settings.load_profile(before)
+
+
+def laws(contract: type) -> list[str]:
+    """
+    The names of all laws of a suite.
+    """
+    return [name for name in dir(contract) if name.startswith("test_")]
+
+
+def contract(backend: Sound) -> SoundContract:
+    """
+    The suite of one backend.
+    """
+    return type("TestOne", (SoundContract,), {"backend": backend})()
+
+
+#: Laws about what is installed, as the sound ones are not.
+_OF_THE_INSTALLED = ("test_found_by_its_name", "test_another_process_finds_a_run")
+
+
+class TestBackends:
+    @pytest.mark.parametrize("law", [law for law in laws(BackendContract) if law not in _OF_THE_INSTALLED])
+    def test_a_sound_backend_keeps_every_law(self, law: str) -> None:
+        """
+        What the broken ones are made from breaks nothing, and leaves no law out.
+        """
+        getattr(contract(Sound()), law)()
+
+    @pytest.mark.parametrize("name", broken_backends.BROKEN)
+    def test_a_broken_backend_is_told_its_law(self, name: str) -> None:
+        """
+        The message says who has broken which law, and how.
+        """
+        kind = broken_backends.BROKEN[name]
+        with pytest.raises(LawBrokenError, match=f"(?s){kind.said}") as caught:
+            getattr(contract(kind()), kind.law)()
+        promise = getattr(BackendContract, kind.law).__doc__.strip()
+        assert caught.value.law == promise
+        assert str(caught.value).startswith(f"{name} (framework={kind.name!r}) breaks the law: {promise}")
+
+    def test_every_law_is_broken_by_one(self) -> None:
+        """
+        No law is there that nothing breaks, but for those that the core keeps for every backend.
+        """
+        kept_by_the_core = {"test_counts_out_of_bounds_are_refused"}
+        assert set(laws(BackendContract)) - {kind.law for kind in broken_backends.BROKEN.values()} == kept_by_the_core
+
+
+class TestEngines:
+    @pytest.fixture(autouse=True)
+    def _nothing_stays(self) -> Iterator[None]:
+        """
+        What a broken engine leaves behind is ended here.
+        """
+        yield
+        for run in broken_engines.RUNS:
+            run.cancel(at_once=True)
+        for process in broken_engines.PROCESSES:
+            process.kill()
+            process.wait()
+        broken_engines.RUNS.clear()
+        broken_engines.PROCESSES.clear()
+
+    @pytest.fixture(name="environment")
+    def _environment(self) -> Iterator[None]:
+        """
+        The variables of this process are as they were afterwards.
+        """
+        before = dict(os.environ)
+        yield
+        os.environ.clear()
+        os.environ.update(before)
+
+    @pytest.mark.parametrize("name", broken_engines.BROKEN)
+    def test_a_broken_engine_is_told_its_law(self, name: str, environment: None) -> None:
+        """
+        The message says who has broken which law, and how; an engine that hangs does not make the suite hang.
+        """
+        kind = broken_engines.BROKEN[name]
+        with pytest.raises(LawBrokenError, match=f"(?s){kind.said}") as caught:
+            getattr(suite(kind()), kind.law)()
+        promise = getattr(EngineContract, kind.law).__doc__.strip()
+        assert caught.value.law == promise
+        assert str(caught.value).startswith(f"{name} (engine={kind.name!r}) breaks the law: {promise}")
+
+    @pytest.mark.parametrize("law", [law for law in laws(EngineContract) if law not in _OF_THE_INSTALLED])
+    def test_a_sound_engine_keeps_every_law(self, law: str) -> None:
+        """
+        What the broken ones are made from breaks nothing.
+        """
+        getattr(suite(broken_engines.Sound()), law)()
+
+    def test_every_law_is_broken_by_one(self) -> None:
+        """
+        No law is there that nothing breaks.
+        """
+        broken = {kind.law for kind in broken_engines.BROKEN.values()}
+        assert set(laws(EngineContract)) - broken == {"test_another_process_finds_a_run"}
+
+
+def suite(engine: Engine) -> LocalContract:
+    """
+    The suite of one engine.
+    """
+    return type("TestOne", (LocalContract,), {"engine": engine})()
