@@ -35,16 +35,14 @@ class Command:
     def __init__(self, argv: Iterable[StrPath]) -> None:
         if isinstance(argv, (str, bytes)):
             raise InvalidJobError(
-                f"command={argv!r}: write a list, as in ['python', 'train.py']; no shell reads it.", field="command", value=argv
+                f"argv={argv!r}: write a list, as in ['python', 'train.py']; no shell reads it.", field="argv", value=argv
             )
         given = list(argv)
         for place, argument in enumerate(given):
             if not _is_argument(argument):
-                raise InvalidJobError(f"command[{place}]={argument!r}: write text without NUL.", field=f"command[{place}]", value=argument)
+                raise InvalidJobError(f"argv[{place}]={argument!r}: write text without NUL.", field=f"argv[{place}]", value=argument)
         if not given or not os.fspath(given[0]):
-            raise InvalidJobError(
-                f"command={given!r}: write at least the program, as in ['python', 'train.py'].", field="command", value=given
-            )
+            raise InvalidJobError(f"argv={given!r}: write at least the program, as in ['python', 'train.py'].", field="argv", value=given)
         self.argv = [os.fspath(argument) for argument in given]
         self.__name__ = os.path.basename(self.argv[0])  # noqa: PTH119  # names the run
 

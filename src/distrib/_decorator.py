@@ -73,6 +73,9 @@ class DistributedTask(Generic[P, R_co]):
         except EngineError as error:
             # Where in our code the error was made helps nobody: what the user sees starts at the user's own call.
             failure = error.with_traceback(None)
+        except KeyboardInterrupt as interrupt:
+            # Nor where we were when the key was pressed.
+            raise interrupt.with_traceback(None) from None
         raise failure from failure.__cause__
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R_co]:

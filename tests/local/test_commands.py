@@ -93,7 +93,7 @@ def test_what_is_no_command_is_refused(argv: object) -> None:
     """
     A string, an empty list and arguments that are none are refused, each by its place.
     """
-    with pytest.raises(InvalidJobError, match="command"):
+    with pytest.raises(InvalidJobError, match="argv"):
         launch(argv, framework="tensorflow", worker=1)  # type: ignore[arg-type]
 
 

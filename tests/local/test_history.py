@@ -399,7 +399,7 @@ class TestKeeping:
         make_run(state, "expired", age=1000, ttl=900)
         make_run(state, "not yet", age=1000, ttl=2000)
         assert {run.id for run in distrib.runs()} == {"for ever", "not yet"}
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"for ever", "not yet"}
 
     def test_expired_in_its_own_program(self, launcher: Launcher) -> None:
@@ -428,7 +428,7 @@ class TestKeeping:
         monkeypatch.setattr(_history, "KEEP_RUNS", 3)
         for number in range(6):
             make_run(state, f"run-{number}", age=100 + number)
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"run-0", "run-1", "run-2"}
 
     def test_too_old(self, state: Path) -> None:
@@ -438,7 +438,7 @@ class TestKeeping:
         make_run(state, "old", age=_history.KEEP_SECONDS + 10)
         make_run(state, "young", age=_history.KEEP_SECONDS - 1000)
         (make_run(state, "long", age=_history.KEEP_SECONDS + 10) / "events.jsonl").touch()
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"young", "long"}
 
     def test_never_a_living_one(self, state: Path) -> None:
@@ -451,7 +451,7 @@ class TestKeeping:
             (make_run(state, "starting") / "run.json").unlink()
             (make_run(state, "crashed at its start", age=1000) / "run.json").unlink()
             os.utime(state / "runs" / "crashed at its start", (1, 1))
-            _history.prune()
+            _history.remove(_history.outdated())
         assert left(state) == {"alive", "starting"}
 
     def test_never_what_is_no_run(self, state: Path) -> None:
@@ -463,7 +463,7 @@ class TestKeeping:
         (foreign / "run.json").write_text("{}")
         os.utime(foreign, (1, 1))
         make_run(state, "old", age=_history.KEEP_SECONDS + 10)
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"tensorboard"}
 
     def test_looked_at_once_an_hour(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,12 +471,12 @@ class TestKeeping:
         Not every run's end looks through all of them, unless there are far too many.
         """
         make_run(state, "first")
-        _history.prune()
+        _history.remove(_history.outdated())
         make_run(state, "expired", age=1000, ttl=1)
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"first", "expired"}
         monkeypatch.setattr(_history, "KEEP_RUNS", 1)
-        _history.prune()
+        _history.remove(_history.outdated())
         assert left(state) == {"first"}
 
     def test_by_two_at_once(self, state: Path) -> None:
@@ -485,9 +485,8 @@ class TestKeeping:
         """
         for number in range(200):
             make_run(state, f"old-{number}", age=_history.KEEP_SECONDS + number)
-        text = (
-            "import sys\nfrom distrib.engines.local import _history\n_history._PRUNE_SECONDS = -1\nsys.stdin.readline()\n_history.prune()"
-        )
+        pruning = "_history.remove(_history.outdated())"
+        text = f"import sys\nfrom distrib.engines.local import _history\n_history._PRUNE_SECONDS = -1\nsys.stdin.readline()\n{pruning}"
         processes = [
             subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
         ]

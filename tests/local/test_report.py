@@ -153,7 +153,7 @@ class TestOnTheTerminal:
         """)
         assert done.returncode == 1
         assert " cancelled in " in done.stderr
-        assert "distrib.errors.RunCancelledError: the run was cancelled: it was asked to. Logs: " in done.stderr
+        assert "distrib.errors.RunCancelledError: the run was cancelled: cancel() was called. Logs: " in done.stderr
         assert len(done.stderr.splitlines()) <= LONGEST
 
     def test_long_start(self, launcher: Launcher) -> None:

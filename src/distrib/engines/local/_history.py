@@ -262,13 +262,6 @@ def folders() -> Iterator[tuple[str, dict[str, Any]]]:
             yield folder, about
 
 
-def prune() -> None:
-    """
-    Remove the runs that are over and not to be kept: expired, too old, too many. Looks once an hour, unless there are far too many.
-    """
-    remove(outdated())
-
-
 def outdated() -> list[str]:
     """
     The folders of the runs that are to be removed, if it is time to look for them.

@@ -5,7 +5,7 @@ From a job to the processes it becomes: pure, and printable before anything star
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -20,6 +20,7 @@ from ._process import LONGEST_VARIABLE, check_variables, length_of
 
 if TYPE_CHECKING:
     from ..._job import Job
+    from ..._model import ReplicaGroup
     from ...backend import Backend
 
 R_co = TypeVar("R_co", covariant=True)
@@ -86,7 +87,8 @@ class LocalPlan(Plan[R_co]):
         return next(process.replica for process in self.processes if process.replica.is_coordinator)
 
     def __str__(self) -> str:
-        lines = [f"{self.call.name}: {len(self.processes)} replicas of {self.job.framework} on this machine"]
+        count = len(self.processes)
+        lines = [f"{self.call.name}: {count} {'replica' if count == 1 else 'replicas'} of {self.job.framework} on this machine"]
         if self.preload:
             lines.append(f"  imported once: {', '.join(self.preload)}")
         lines += [f"  {name}={value}" for name, value in self.shared.items()]
@@ -218,14 +220,25 @@ _ONLY_ON_CLUSTERS = (
     "labels",
     "annotations",
     "service_account",
-    "image_pull_secrets",
+    "pull_secrets",
     "priority_class",
 )
 
 
 def _unused(job: Job) -> tuple[str, ...]:
-    places = [("", job), *((f"{group.role}.", group) for group in job.groups)]
+    places: list[tuple[str, Job | ReplicaGroup]] = [("", job), *((f"{group.role}.", group) for group in job.groups)]
     found = [f"{where}{name}" for where, holder in places for name in _ONLY_ON_CLUSTERS if getattr(holder, name, None)]
+    found += [f"{where}{kind}.{name}" for where, holder in places for kind, name in _amounts_of(holder)]
     if job.run_policy.scheduling_policy is not None:
         found.append("run_policy.scheduling_policy")
     return tuple(found)
+
+
+def _amounts_of(holder: Job | ReplicaGroup) -> Iterator[tuple[str, str]]:
+    """
+    The resources of a job or a group that nobody deals out here: all but processors and CUDA devices.
+    """
+    for kind in ("requests", "limits"):
+        resources = getattr(holder, kind)
+        if resources is not None:
+            yield from ((kind, name) for name, _, _ in resources.amounts() if name not in ("cpu", "gpu"))

@@ -313,7 +313,7 @@ class LocalRun(StoredRun[R_co]):
         elif not self._done.is_set():
             if self._echo is not None:
                 self._echo.hurry()
-            order = {"why": "it was asked to", "at_once": at_once}
+            order = {"why": "cancel() was called at once" if at_once else "cancel() was called", "at_once": at_once}
             with suppress(OSError, ValueError):  # it ends by itself at this moment
                 self._orders.write(json.dumps(order).encode() + b"\n")
             self.wait()
