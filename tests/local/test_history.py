@@ -593,3 +593,17 @@ print(run.result())
 
 def _unknown_user(path: str) -> str:
     return path
+
+
+def test_a_replica_stopped_before_it_said_that_it_started() -> None:
+    """
+    It was stopped, and did not fail, whichever of the two the supervisor hears of first.
+    """
+    progress = _history.Progress(["worker-0"])
+    for event in (
+        {"kind": "signalled", "replica": "worker-0", "signal": 15},
+        {"kind": "started", "replica": "worker-0", "pid": 1, "attempt": 1},
+        {"kind": "exited", "replica": "worker-0", "code": 0, "signal": 15, "returned": False},
+    ):
+        progress.take({"time": 0.0, **event})
+    assert progress.replicas["worker-0"].state == "Stopped"

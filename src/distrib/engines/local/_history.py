@@ -202,8 +202,9 @@ class Progress:
     @staticmethod
     def _next(kind: str, old: ReplicaStatus, event: Mapping[str, Any]) -> ReplicaStatus:
         if kind == "started":
-            return ReplicaStatus(state="Running", attempt=event["attempt"])
-        if kind == "signalled" and old.state == "Running":
+            # It may be asked to stop before it has said that it started.
+            return ReplicaStatus(state=old.state if old.state == "Stopping" else "Running", attempt=event["attempt"])
+        if kind == "signalled" and old.state != "Failed":
             return ReplicaStatus(state="Stopping", attempt=old.attempt, message=old.message)
         if kind == "exited":
             ended = "Succeeded" if event["returned"] else "Stopped" if old.state == "Stopping" else "Failed"
