@@ -616,6 +616,9 @@ class TestCallers:
         A copy of the launcher follows a run by its history, and does not stop it when it ends.
         """
         done = launcher.run("""
+            import warnings
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forking beside a thread
+
             @distributed("tensorflow", worker=2, local=QUIET)
             def train():
                 await_sign("go")
