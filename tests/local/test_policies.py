@@ -474,8 +474,8 @@ class TestCleanUp:
         A run that has outlived its time to live is no longer listed; its own program can still read its values.
         """
         kept = start(meeting, {}, worker=1, run_policy={"ttl_seconds_after_finished": 3600})
+        kept.wait(PATIENCE)  # whoever comes second to the meeting is told so by its value
         expired = start(meeting, {}, worker=1, run_policy={"ttl_seconds_after_finished": 0})
-        kept.wait(PATIENCE)
         expired.wait(PATIENCE)
         eventually(lambda: [run.id for run in distrib.runs()] == [kept.id], "the time to live to be over")
         assert expired.result() == ("worker-0", 1)
