@@ -4,7 +4,7 @@ Names of backends and engines -> the objects themselves.
 Built-in names and those of entry points are one table. Nothing is imported before it is used, and packages are looked
 through for entry points only when a name is asked for that is not built in, or all names are.
 
-A built-in name cannot be taken: an entry point of that name is left out, with a warning when it is seen. A name that two
+A built-in name cannot be taken: an entry point of that name is left out, and logged when it is seen. A name that two
 packages give, or whose code cannot be loaded, is an error for whoever uses that name, and for nobody else.
 """
 
@@ -155,10 +155,11 @@ class Registry(Generic[T]):
     def _warn(self, entry_point: EntryPoint) -> None:
         # distrib may list its own, as any package does.
         if entry_point.value != self._built_in[entry_point.name]:
-            import warnings
+            import logging
 
-            message = f"{_package(entry_point)} brings a {self._kind} named {entry_point.name!r}, which is built in and stays."
-            warnings.warn(message, UserWarning, stacklevel=2)
+            # Not by `warnings`: whoever has made errors of those would be told of this package when using another.
+            message = "%s brings %s=%r, which is built in and stays."
+            logging.getLogger("distrib").warning(message, _package(entry_point), self._kind, entry_point.name)
 
 
 def _package(entry_point: EntryPoint) -> str:

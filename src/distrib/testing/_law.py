@@ -66,6 +66,7 @@ def law(test: Callable[[C], None]) -> Callable[[C], None]:
 
     @wraps(test)
     def checked(self: C) -> None:
+        who = self._who()  # first: whoever is not there at all has not broken a law
         try:
             with self._at_hand():
                 test(self)
@@ -74,7 +75,7 @@ def law(test: Callable[[C], None]) -> Callable[[C], None]:
         else:
             return
         promise = _promise(test)
-        raise LawBrokenError(f"{self._who()} breaks the law: {promise}\n{_told(cause)}", law=promise) from cause
+        raise LawBrokenError(f"{who} breaks the law: {promise}\n{_told(cause)}", law=promise) from cause
 
     return checked
 

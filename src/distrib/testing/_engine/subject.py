@@ -58,9 +58,9 @@ class EngineSubject(Contract):
 
     def leftovers(self, run: Run[Any]) -> Collection[Any]:
         """
-        What is left of a run: the ids of this machine's processes that have the run's id in their environment.
+        What is left of a run: this machine's processes that have its id, without ``engine://``, in ``DISTRIB_RUN_ID``.
         """
-        return processes_with(RUN_VARIABLE, run.id)
+        return processes_with(RUN_VARIABLE, run.id.rpartition("://")[2])
 
     def traces(self) -> dict[str, Collection[Any]]:
         """

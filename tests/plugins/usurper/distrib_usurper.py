@@ -1,0 +1,5 @@
+"""
+A package that gives built-in names.
+"""
+
+raise RuntimeError("nobody should import this")
