@@ -1,5 +1,5 @@
 """
-Two DDP ranks with distrib: the moment of the call, and that of the first all-reduce.
+Two DDP ranks with distrib: the moment of the call, and those of the first all-reduce and the first step.
 """
 
 import time
@@ -10,15 +10,16 @@ from distrib import distributed
 
 
 @distributed(framework="pytorch", worker=2)
-def train() -> float:
+def train() -> tuple[float, float]:
     """
     One step.
     """
     import torch  # noqa: F401  # as training code does, so that it is imported once
 
-    return float(step())
+    reduced, stepped = step()
+    return float(reduced), float(stepped)
 
 
 if __name__ == "__main__":
     called = time.monotonic()
-    print(called, train())
+    print(called, *train())
