@@ -57,18 +57,18 @@ class Environment:
         """
         return self._run([str(self.python), "-c", code])
 
-    def pytest(self, path: Path) -> str:
+    def pytest(self, path: Path, *more: str, code: int = 0) -> str:
         """
         What pytest says about a module of tests, outside of our own tree and settings.
         """
         copy = shutil.copy(path, self.folder)
-        options = ["-q", "-ra", "-W", "error", "--strict-markers", "-p", "no:cacheprovider", f"--rootdir={self.folder}"]
-        return self._run([str(self.python), "-m", "pytest", *options, str(copy)])
+        options = ["-q", "-ra", "-W", "error", "--strict-markers", "-p", "no:cacheprovider", f"--rootdir={self.folder}", *more]
+        return self._run([str(self.python), "-m", "pytest", *options, str(copy)], code)
 
-    def _run(self, command: list[str]) -> str:
+    def _run(self, command: list[str], code: int = 0) -> str:
         environment = {**os.environ, "DISTRIB_STATE_DIR": str(self.folder / "state"), "PYTHONPATH": ""}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
 
@@ -146,6 +146,19 @@ if __name__ == "__main__":
         assert "passed" in said
         assert "skipped" not in said
 
+    def test_a_broken_law_is_shown(self, sound: Environment, tmp_path: Path) -> None:
+        """
+        Pytest's report has who broke which law, how, and the example.
+        """
+        test = tmp_path / "test_forgetful.py"
+        test.write_text(FORGETFUL)
+        said = sound.pytest(test, "-k", "apart or same", code=1)
+        shown = [line.removeprefix("E").strip() for line in said.splitlines() if line.startswith("E ")]
+        law = "Each replica of a cluster of several is told apart from all others by its environment."
+        assert f"distrib.testing.LawBrokenError: Forgetful (framework='gossip') breaks the law: {law}" in shown
+        assert any(line.startswith("peer-0 and peer-1 are both given {'GOSSIP_PEERS': ") for line in shown)
+        assert any(line.startswith("cluster=ClusterSpec({'peer': (") for line in shown)
+
     def test_options_are_refused_in_the_words_of_jobs(self, sound: Environment) -> None:
         """
         Whatever the validators of somebody's options raise, the user reads of an invalid job.
@@ -163,6 +176,21 @@ for keywords in ({"peer": 2, "fan_out": "x"}, {"peer": 2, "relay": {"grace_perio
         assert engines.startswith("relay={'grace_period': 'x'}: TypeError: (\"'grace_period' must be")
         assert unknown.startswith("relay.grace_perod=1: no such option. Did you mean 'grace_period'?")
 
+
+#: The tests of a backend that forgets to tell replicas apart.
+FORGETFUL = """
+from distrib.testing import BackendContract
+from distrib_gossip import GossipBackend
+
+
+class Forgetful(GossipBackend):
+    def environment(self, replica, cluster):
+        return {"GOSSIP_PEERS": ",".join(each.address for each in cluster.replicas)}
+
+
+class TestForgetful(BackendContract):
+    backend = Forgetful()
+"""
 
 #: Prints what using each name leads to.
 USE = """

@@ -32,6 +32,9 @@ class LawBrokenError(AssertionError):
         law: What was promised.
     """
 
+    # Where users find it.
+    __module__ = "distrib.testing"
+
     def __init__(self, message: str, *, law: str) -> None:
         super().__init__(message)
         self.law = law
