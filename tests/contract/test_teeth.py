@@ -23,11 +23,12 @@ def _few_examples() -> Iterator[None]:
     """
     The same few examples each time: the broken ones are broken everywhere.
     """
-    before = settings.get_current_profile_name()
+    before = settings()
     settings.register_profile("teeth", max_examples=30, derandomize=True, database=None)
     settings.load_profile("teeth")
     yield
-    settings.load_profile(before)
+    settings.register_profile("before", before)
+    settings.load_profile("before")
 
 
 def laws(contract: type) -> list[str]:
