@@ -38,8 +38,8 @@ _CODE_HINTS = {
 #: A shell's way to say "ended by a signal": this plus its number.
 _SIGNALLED = 128
 _NAMED = 3
-# With the exception itself and Python's own lines, these make fifteen.
-_FRAMES = 3
+# With the summary, the exception itself and Python's own lines, marks under the code included, these make fifteen.
+_FRAMES = 2
 _TEXT_LINES = 3
 _TAIL_LINES = 3
 _LINE = 160
@@ -126,11 +126,12 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     """
     # The user's code may be installed as a library; where no other frame is left, the innermost that is not ours will do.
     own = [frame for frame in frames if _is_users(frame[0])] or [frame for frame in frames if not frame[0].startswith(_OURS)][-1:]
-    left_out = len(own) - _FRAMES + 1 if len(own) > _FRAMES else 0
-    shown = [f"  … {left_out} more"] if left_out else []
+    left_out = max(0, len(own) - _FRAMES)
+    shown = []
     for path, line, function, source in own[left_out:]:
         text = source or linecache.getline(path, line).strip()
-        shown.append(f"  {_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
+        before = f"… {left_out} more, then " if left_out and not shown else ""
+        shown.append(f"  {before}{_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
     return shown
 
 
