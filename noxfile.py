@@ -35,7 +35,8 @@ def install(session: nox.Session, group: str | None = None, *more: str) -> None:
     packages = nox.project.dependency_groups(PYPROJECT, group) if group else ()
     override = ["--override", OVERRIDES] if session.venv_backend == "uv" else []
     session.install("-e", ".", *packages, *override, *more)
-    session.env.setdefault(STATE, str(Path(session.create_tmp()) / "state"))
+    # Not in session.create_tmp(): that moves TMPDIR too, and paths of Unix sockets there may be too long.
+    session.env.setdefault(STATE, str(Path(session.virtualenv.location).absolute() / "state"))
     # Whatever the environment says: without cached byte code, importing TensorFlow takes twice as long, each time.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
 
