@@ -127,7 +127,7 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     # The user's code may be installed as a library; where no other frame is left, the innermost that is not ours will do.
     own = [frame for frame in frames if _is_users(frame[0])] or [frame for frame in frames if not frame[0].startswith(_OURS)][-1:]
     left_out = max(0, len(own) - _FRAMES)
-    shown = []
+    shown: list[str] = []
     for path, line, function, source in own[left_out:]:
         text = source or linecache.getline(path, line).strip()
         before = f"… {left_out} more, then " if left_out and not shown else ""
