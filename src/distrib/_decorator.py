@@ -66,10 +66,8 @@ class DistributedTask(Generic[P, R_co]):
         from .errors import EngineError
 
         try:
-            with cancelling() as runs:
-                run = self.submit(*args, **kwargs)
-                runs.append(run)
-                return run.result()
+            with cancelling() as watch:
+                return watch.over(self.submit(*args, **kwargs)).result()
         except EngineError as error:
             # Where in our code the error was made helps nobody: what the user sees starts at the user's own call.
             failure = error.with_traceback(None)
