@@ -172,6 +172,31 @@ class TestSignals:
             assert distrib.runs() == []
         eventually(lambda: not marked(os.environ["DISTRIB_TEST_MARK"]), "the supervisor to end")
 
+    @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+    def test_whose_exception_is_lost(self, launcher: Launcher, number: signal.Signals) -> None:
+        """
+        A signal that comes where Python drops exceptions, as in callbacks of its own, ends the program all the same.
+        """
+        text = f"""
+            import weakref
+
+            class Odd:
+                def __reduce__(self):
+                    self.inner = set()
+                    reference = weakref.ref(self.inner, lambda _: signal.raise_signal({int(number)}))
+                    del self.inner  # and what the callback raises is printed and forgotten
+                    return int, ()
+
+            @distributed("tensorflow", worker=2, local=QUIET)
+            def train(value):
+                time.sleep(1000)
+
+            train(Odd())
+        """
+        process = under_a_shell(launcher, text)
+        assert code_of(launcher, process) == CODES[number]
+        assert only_run().status().state is RunState.CANCELLED
+
     def test_handlers_of_the_program_are_left_alone(self, launcher: Launcher) -> None:
         """
         A program that handles SIGTERM itself goes on doing so; what it leaves behind is stopped at its end.
