@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from distrib import Engine, Event, Job, ReplicaFailedError, Results, Run, RunState, RunStatus
+from distrib import Event, Job, ReplicaFailedError, Results, Run, RunState, RunStatus
 from distrib._cluster import REPLICA_VARIABLE, RUN_VARIABLE
 from distrib.engine import Call, Plan
 from distrib.engines.local import LocalEngine
@@ -35,7 +35,6 @@ class LocalContract(EngineContract):
     """
 
     options: ClassVar[dict[str, Any]] = {"echo": False, "restart_delay": 0, "grace_period": 1}
-    patience = 4.0
 
 
 class Copied(Results[Any]):
@@ -111,6 +110,8 @@ class Sound(LocalEngine):
 
     law: ClassVar[str]
     said: ClassVar[str]
+    #: Those that hang are not waited for long.
+    patience: ClassVar[float] = 60.0
     Told: ClassVar[type[Same]] = Same
 
     def start(self, job: Job, call: Call[Any]) -> Run[Any]:
@@ -325,7 +326,8 @@ class LosesArguments(Sound):
 
 
 class WaitsForServices(Sound):
-    law, said = "test_a_service_is_stopped", r"result\(\) has not come back after 4 s"
+    law, said = "test_a_service_is_stopped", r"result\(\) has not come back after 3 s"
+    patience = 3.0
 
     class Told(Same):
         def results(self, timeout: float | None = None) -> Results[Any]:
@@ -421,7 +423,8 @@ class LosesReplicas(Sound):
 
 
 class WaitsForTheLost(Sound):
-    law, said = "test_a_lost_replica_is_noticed", r"exception\(\) has not come back after 4 s"
+    law, said = "test_a_lost_replica_is_noticed", r"exception\(\) has not come back after 3 s"
+    patience = 3.0
 
     class Told(Same):
         def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -486,7 +489,8 @@ class OneCodeForAll(Sound):
 
 
 class IgnoresDeadlines(Sound):
-    law, said = "test_a_deadline_is_kept", r"exception\(\) has not come back after 4 s"
+    law, said = "test_a_deadline_is_kept", r"exception\(\) has not come back after 3 s"
+    patience = 3.0
 
     def start(self, job: Job, call: Call[Any]) -> Run[Any]:
         return super().start(job.evolve(run_policy={}), call)
@@ -496,7 +500,8 @@ class IgnoresDeadlines(Sound):
 
 
 class WaitsForEver(Sound):
-    law, said = "test_a_wait_may_end_before_the_run", r"wait\(0.1\) of a run that never ends has not come back after 4 s"
+    law, said = "test_a_wait_may_end_before_the_run", r"wait\(0.1\) of a run that never ends has not come back after 3 s"
+    patience = 3.0
 
     class Told(Same):
         def wait(self, timeout: float | None = None) -> RunStatus:
@@ -512,7 +517,8 @@ class DoesNotWait(Sound):
 
 
 class CancelHangs(Sound):
-    law, said = "test_cancelling_stops_the_run", r"cancel\(\) has not come back after 4 s"
+    law, said = "test_cancelling_stops_the_run", r"cancel\(\) has not come back after 3 s"
+    patience = 3.0
 
     class Told(Same):
         def cancel(self, *, at_once: bool = False) -> None:
@@ -546,7 +552,8 @@ class CancelRaisesTwice(Sound):
 
 
 class AsksNicely(Sound):
-    law, said = "test_nobody_can_refuse_to_be_cancelled", r"cancel\(at_once=True\) has not come back after 4 s"
+    law, said = "test_nobody_can_refuse_to_be_cancelled", r"cancel\(at_once=True\) has not come back after 3 s"
+    patience = 3.0
 
     def start(self, job: Job, call: Call[Any]) -> Run[Any]:
         patient = {self.name: {**job.engine_options[self.name], "grace_period": 60}}
@@ -642,4 +649,4 @@ class InventsRuns(Sound):
 
 
 #: All of them, by name.
-BROKEN: dict[str, type[Engine]] = {kind.__name__: kind for kind in Sound.__subclasses__()}
+BROKEN: dict[str, type[Sound]] = {kind.__name__: kind for kind in Sound.__subclasses__()}

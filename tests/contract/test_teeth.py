@@ -14,7 +14,6 @@ from broken_backends import Sound, SoundContract
 from broken_engines import LocalContract
 from hypothesis import settings
 
-from distrib import Engine
 from distrib.testing import BackendContract, EngineContract, LawBrokenError
 
 
@@ -129,8 +128,8 @@ class TestEngines:
         assert set(laws(EngineContract)) - broken == {"test_another_process_finds_a_run"}
 
 
-def suite(engine: Engine) -> LocalContract:
+def suite(engine: broken_engines.Sound) -> LocalContract:
     """
     The suite of one engine.
     """
-    return type("TestOne", (LocalContract,), {"engine": engine})()
+    return type("TestOne", (LocalContract,), {"engine": engine, "patience": engine.patience})()

@@ -4,7 +4,9 @@ How an engine plans.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from ..._converter import job_from_data, job_to_data
@@ -15,6 +17,8 @@ from .. import _calls
 from .._law import for_all, law
 from ..strategies import jobs
 from .subject import EngineSubject
+
+_LOOKS, _SECONDS = 20, 0.05
 
 
 class PlanLaws(EngineSubject):
@@ -29,7 +33,7 @@ class PlanLaws(EngineSubject):
         """
         called: list[int] = []
         self._subject.plan(self.job(), Call(_calls.name))  # the first one may load what it needs
-        before = self.traces()
+        before = self._settled_traces()
         plan = self._subject.plan(self.job(), Call(lambda: called.append(1)))
         str(plan)
         after = self.traces()
@@ -79,6 +83,16 @@ class PlanLaws(EngineSubject):
         assert one.id != other.id, f"both are called {one.id}"
         for run in (one, other):
             assert self._result(run) == f"{self.worker}-0"
+
+    def _settled_traces(self) -> dict[str, Collection[Any]]:
+        # What ran before may not have put everything away yet.
+        before, now = None, self.traces()
+        for _ in range(_LOOKS):
+            if before == now:
+                break
+            time.sleep(_SECONDS)
+            before, now = now, self.traces()
+        return now
 
 
 class _Foreign(Plan[Any]):
