@@ -5,8 +5,10 @@ JAX: processes that find each other without arguments.
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from distrib import distributed
@@ -42,6 +44,7 @@ def meet() -> tuple[int, int, float]:
     return jax.process_index(), jax.process_count(), float(parts.sum())
 
 
+@pytest.mark.skipif(version("jax").startswith("0.4."), reason="JAX 0.4 computes across processes only on accelerators")
 def test_processes_meet() -> None:
     """
     ``jax.distributed.initialize()`` needs no arguments, and a reduction goes across processes.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def test_accuracy(name: str, said: tuple[str, ...]) -> None:
     It learns most digits, the way it says.
     """
     pytest.importorskip("jaxlib" if "jax" in name else "torch")
+    if "jax" in name and version("jax").startswith("0.4."):
+        pytest.skip("JAX 0.4 computes across processes only on accelerators")
     run = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     found = re.search(r"^accuracy (\d\.\d+)$", run.stdout, re.MULTILINE)
