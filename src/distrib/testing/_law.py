@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
+import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-__all__ = ["Contract", "LawBrokenError", "for_all", "law"]
+__all__ = ["Contract", "LawBrokenError", "assert_frozen", "for_all", "law"]
 
 #: Whoever draws from somebody else's classes does not know how often they refuse, nor how long that takes.
 _UNKNOWABLE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example)
@@ -128,3 +129,15 @@ def _told(error: BaseException) -> str:
     said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
     # Hypothesis puts the example there.
     return "\n".join([said, *getattr(error, "__notes__", ())])
+
+
+def assert_frozen(value: Any) -> None:
+    """
+    Fail if a field of an attrs object can be set.
+    """
+    for field in attrs.fields(type(value)):
+        try:
+            setattr(value, field.name, getattr(value, field.name))
+        except AttributeError:
+            continue
+        raise AssertionError(f"{field.name} of {value} can be set; write @attrs.frozen(kw_only=True)")

@@ -16,7 +16,7 @@ from ..._converter import job_from_data, job_to_data
 from ..._job import KEYS, Job
 from ..._registry import engine_names
 from ...errors import InvalidJobError
-from .._law import for_all, law
+from .._law import assert_frozen, for_all, law
 from ..strategies import job_keywords, jobs, option_keywords
 from .subject import BackendSubject, cluster_of, environments_of, refusal, root
 
@@ -142,12 +142,7 @@ class JobLaws(BackendSubject):
         @for_all(option_keywords(kind))
         def holds(given: dict[str, Any]) -> None:
             options = kind(**given)
-            for field in attrs.fields(kind):
-                try:
-                    setattr(options, field.name, getattr(options, field.name))
-                except AttributeError:
-                    continue
-                raise AssertionError(f"{field.name} of {options} can be set; write @attrs.frozen(kw_only=True)")
+            assert_frozen(options)
             assert hash(options) == hash(kind(**given)), f"equal options hash differently: {options}"
             assert options == kind(**given)
 

@@ -16,7 +16,7 @@ from ..._registry import engines
 from ...engine import Call
 from ...errors import InvalidJobError, UnknownEngineError
 from .. import _calls
-from .._law import for_all, law
+from .._law import assert_frozen, for_all, law
 from ..strategies import option_keywords
 from .subject import EngineSubject
 
@@ -66,12 +66,7 @@ class DeclarationLaws(EngineSubject):
         @for_all(option_keywords(kind))
         def holds(given: dict[str, Any]) -> None:
             options = kind(**given)
-            for field in attrs.fields(kind):
-                try:
-                    setattr(options, field.name, getattr(options, field.name))
-                except AttributeError:
-                    continue
-                raise AssertionError(f"{field.name} of {options} can be set; write @attrs.frozen(kw_only=True)")
+            assert_frozen(options)
             assert options == kind(**given)
 
         holds()
