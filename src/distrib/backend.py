@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._cluster import ClusterSpec, Replica
     from ._job import Job
 
-__all__ = ["Backend", "FlyteTask", "Role"]
+__all__ = ["Backend", "FlyteTask", "Operator", "Role"]
 
 
 @attrs.frozen
@@ -38,6 +38,42 @@ class Role:
     at_least: int = attrs.field(default=0, kw_only=True)
     at_most: int | None = attrs.field(default=None, kw_only=True)
     service: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen(kw_only=True)
+class Operator:
+    """
+    The Kubernetes operator of a framework: how its custom resource calls things.
+
+    Args:
+        kind: E.g. ``"TFJob"``.
+
+        plural: The resource's name in URLs, e.g. ``"tfjobs"``.
+
+        replica_specs: The field of the spec that holds the groups, e.g. ``"tfReplicaSpecs"``.
+
+        types: Role -> the replica type that the operator calls it, e.g. ``{"chief": "Chief"}``.
+
+        container: The name that the training container must have.
+
+        port_name: The name of the port at which replicas find each other.
+
+        port: Its number unless a job says otherwise.
+
+        host: How the operator writes a replica's host, with ``{job}``, ``{type}`` (in lower case), ``{index}`` and ``{namespace}``.
+
+        api_version: Group and version.
+    """
+
+    kind: str
+    plural: str
+    replica_specs: str
+    types: Mapping[str, str]
+    container: str
+    port_name: str
+    port: int
+    host: str = "{job}-{type}-{index}"
+    api_version: str = "kubeflow.org/v1"
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +123,8 @@ class Backend(ABC):
     reserved: ClassVar[tuple[str, ...]] = ()
     #: Environment variables that hold the number of CPU threads of one replica, besides ``OMP_NUM_THREADS``.
     thread_variables: ClassVar[tuple[str, ...]] = ()
+    #: The Kubernetes operator that :meth:`manifest` is for; None if there is none.
+    operator: ClassVar[Operator | None] = None
 
     def validate(self, job: Job) -> None:
         """
@@ -121,6 +159,15 @@ class Backend(ABC):
         """
         The framework's own convention, as variables. Pure: same inputs, same bytes.
         """
+
+    def discover(self, environ: Mapping[str, str]) -> Replica | None:
+        """
+        Who a process is by what the framework's operator has put into its environment; None if it says nothing.
+
+        How replicas that an operator has started notice that the operator was not there, or has started another group than
+        the job's.
+        """
+        return None
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """
