@@ -62,7 +62,7 @@ class DistributedTask(Generic[P, R_co]):
 
             TypeError: The function does not take these arguments.
         """
-        from .engine import cancelling
+        from ._cancelling import cancelling
         from .errors import EngineError
 
         try:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from . import _fields
-from ._cluster import REPLICA_VARIABLE, RUN_VARIABLE
 from ._frozen import EMPTY, FrozenMap
+from ._keywords import backend_of, engine_of, engine_options_of, groups_of, is_count, option_names, options_of, own_env, sort_keywords
 from ._model import ReplicaGroup, Resources, RestartPolicy, RunPolicy, check_requests
 from ._quantity import UNIT, nano
-from ._refusal import refuse, shown
-from ._registry import engines, get_backend
-from .errors import InvalidJobError, UnknownEngineError, did_you_mean
+from ._refusal import refuse
+from ._registry import get_backend
+from .errors import InvalidJobError, did_you_mean
 
 if TYPE_CHECKING:
-    from .backend import Backend, Role
+    from .backend import Backend
 
 __all__ = ["DEFAULTS", "KEYS", "Job"]
 
@@ -31,14 +31,6 @@ def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
 
 def _run_policy(value: RunPolicy | Mapping[str, Any]) -> RunPolicy:
     return _fields.build(RunPolicy, value)
-
-
-def _env(value: Mapping[str, str]) -> Mapping[str, str]:
-    env = _fields.environment(value)
-    for variable in (REPLICA_VARIABLE, RUN_VARIABLE):
-        if variable in env:
-            raise refuse(f"[{variable!r}]", env[variable], "this variable is set for each replica; leave it out.")
-    return env
 
 
 @attrs.frozen(kw_only=True, init=False, repr=False, field_transformer=_fields.named)
@@ -97,7 +89,7 @@ class Job:
     options: Any
     run_policy: RunPolicy = attrs.field(converter=_run_policy)
     image: str | None = attrs.field(converter=_fields.image)
-    env: Mapping[str, str] = attrs.field(converter=_env)
+    env: Mapping[str, str] = attrs.field(converter=own_env)
     requests: Resources | None = attrs.field(converter=_resources)
     limits: Resources | None = attrs.field(converter=_resources)
     name: str | None = attrs.field(converter=_fields.label_name)
@@ -121,12 +113,12 @@ class Job:
         engine_options: Mapping[str, Mapping[str, Any]] = EMPTY,
         **keywords: Any,
     ) -> None:
-        backend = _backend(framework)
-        by_role, by_option, by_engine = _sort(keywords, backend)
-        set_options = _options(backend, options, by_option)
+        backend = backend_of(framework)
+        by_role, by_option, by_engine = sort_keywords(keywords, backend, KEYS)
+        set_options = options_of(backend, options, by_option)
         self.__attrs_init__(
             framework=backend.name,
-            groups=_groups(backend, groups, by_role, set_options),
+            groups=groups_of(backend, groups, by_role, set_options),
             options=set_options,
             run_policy=run_policy,
             image=image,
@@ -134,8 +126,8 @@ class Job:
             requests=requests,
             limits=limits,
             name=name,
-            engine=_engine(engine),
-            engine_options=_engine_options(engine_options, by_engine),
+            engine=engine_of(engine),
+            engine_options=engine_options_of(engine_options, by_engine),
         )
         _check(self, backend)
 
@@ -156,10 +148,10 @@ class Job:
         if changes.get("framework", self.framework) != self.framework:
             kept["options"] = None
         kept["groups"] = [group for group in self.groups if group.role not in changes]
-        if _follow_from_options(self) and changes.keys() & {"options", *_option_names(self.backend)}:
+        if _follow_from_options(self) and changes.keys() & {"options", *option_names(self.backend)}:
             kept["groups"] = []
         for group in self.groups:
-            if _is_count(changes.get(group.role)):
+            if is_count(changes.get(group.role)):
                 changes[group.role] = {**_given(group), "replicas": changes[group.role]}
         kept["engine_options"] = {name: options for name, options in self.engine_options.items() if name not in changes}
         return Job(**{**kept, **changes})
@@ -312,156 +304,6 @@ def _default(field: attrs.Attribute[Any]) -> Any:
 
 def _merged(own: Resources | None, jobs: Resources | None) -> Resources | None:
     return jobs if own is None else own.over(jobs)
-
-
-def _backend(framework: str) -> Backend:
-    if not isinstance(framework, str):
-        raise refuse("framework", framework, "write the name of a framework, e.g. 'tensorflow'.")
-    return get_backend(str.__str__(framework))
-
-
-def _engine(engine: str | None) -> str | None:
-    if engine is None:
-        return None
-    if not isinstance(engine, str):
-        raise refuse("engine", engine, "write the name of an engine, e.g. 'local'.")
-    if engine not in engines:
-        raise UnknownEngineError(f"engine={shown(engine)}: no such engine.{_fields.nearest(engine, engines)}")
-    return str.__str__(engine)
-
-
-def _sort(keywords: Mapping[str, Any], backend: Backend) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """
-    The keywords that are roles, those that are options of the backend, and those that are names of engines.
-    """
-    roles = [role.name for role in backend.roles]
-    options = _option_names(backend)
-    by_role, by_option, by_engine = {}, {}, {}
-    for key, value in keywords.items():
-        if key in roles:
-            by_role[key] = value
-        elif key in options:
-            by_option[key] = value
-        elif key in engines:
-            by_engine[key] = value
-        else:
-            legal = [*roles, *options, *KEYS, *engines]
-            raise refuse(_fields.as_path(key), value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
-    return by_role, by_option, by_engine
-
-
-def _option_names(backend: Backend) -> list[str]:
-    if backend.options is None:
-        return []
-    return [field.alias or field.name for field in attrs.fields(backend.options) if field.init]
-
-
-# Replica groups
-
-
-def _groups(backend: Backend, groups: Iterable[Any], by_role: Mapping[str, Any], options: Any) -> tuple[ReplicaGroup, ...]:
-    """
-    The groups in the order of the backend's roles, without those of zero replicas.
-    """
-    found: dict[str, ReplicaGroup] = {}
-    roles = [role.name for role in backend.roles]
-    listed = _fields.attempt("groups", partial(_fields.sequence, _listed), groups)
-    for place, group in enumerate(listed):
-        if group.role not in roles:
-            raise refuse(f"groups[{place}].role", group.role, f"{backend.name} has no such role.{did_you_mean(group.role, roles)}")
-        if group.role in found:
-            raise refuse(f"groups[{place}].role", group.role, "this role is given twice; write one group with all its replicas.")
-        found[group.role] = group
-    for role, value in (by_role if found or by_role else backend.replicas(options)).items():
-        if role in found:
-            raise refuse(role, value, "this role is in groups= too; write it once.")
-        found[role] = _fields.attempt(role, partial(_of_role, role), value)
-    for role_ in backend.roles:
-        _check_count(backend, role_, found[role_.name].replicas if role_.name in found else 0)
-    return tuple(found[role] for role in roles if role in found and found[role].replicas)
-
-
-def _listed(value: Any) -> ReplicaGroup:
-    return _with_own_env(_fields.build(ReplicaGroup, value))
-
-
-def _of_role(role: str, value: Any) -> ReplicaGroup:
-    if _is_count(value):
-        # Read here, because ".replicas" behind the role is not what the user has written.
-        return ReplicaGroup(role=role, replicas=_fields.count(value))
-    if not isinstance(value, (ReplicaGroup, Mapping)):
-        raise refuse("", value, "write a number of replicas, a ReplicaGroup, or a mapping of its fields.")
-    group = _fields.build(ReplicaGroup, value)
-    if group.role not in ("", role):
-        raise refuse("role", group.role, f"the group is given as {role}=; leave the role out.")
-    return _with_own_env(group if group.role else attrs.evolve(group, role=role))
-
-
-def _is_count(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(type(value), "__index__")
-
-
-def _with_own_env(group: ReplicaGroup) -> ReplicaGroup:
-    _fields.attempt("env", _env, group.env)
-    return group
-
-
-def _check_count(backend: Backend, role: Role, replicas: int) -> None:
-    if replicas < role.at_least:
-        raise refuse(role.name, replicas, f"{backend.name} needs at least {role.at_least} of them; write {role.name}={role.at_least}.")
-    if role.at_most is not None and replicas > role.at_most:
-        raise refuse(role.name, replicas, f"{backend.name} takes at most {role.at_most} of them.")
-
-
-# Options of the backend and of engines
-
-
-def _options(backend: Backend, given: Any, by_option: Mapping[str, Any]) -> Any:
-    kind = backend.options
-    if kind is None:
-        if given is not None:
-            raise refuse("options", given, f"{backend.name} has no options; leave it out.")
-        return None
-    try:
-        if isinstance(given, kind):
-            evolved: Any = attrs.evolve(given, **by_option)  # type: ignore[misc]
-            return evolved
-        return kind(**_option_values(backend, given, by_option))
-    except InvalidJobError:
-        raise
-    except Exception as error:  # the options class is the backend's, and may raise anything
-        raise refuse("options", given if given is not None else dict(by_option), f"{type(error).__name__}: {error}") from error
-
-
-def _option_values(backend: Backend, given: Any, by_option: Mapping[str, Any]) -> dict[str, Any]:
-    if given is None:
-        return dict(by_option)
-    if not isinstance(given, Mapping):
-        raise refuse("options", given, f"write a mapping, with any of {', '.join(_option_names(backend))}.")
-    for key, value in given.items():
-        if key not in _option_names(backend):
-            raise refuse(f"options.{key}", value, f"{backend.name} has no such option.{_fields.nearest(key, _option_names(backend))}")
-        if key in by_option:
-            raise refuse(str(key), by_option[key], "this option is in options= too; write it once.")
-    return {**given, **by_option}
-
-
-def _engine_options(given: Mapping[str, Any], by_engine: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    if not isinstance(given, Mapping):
-        raise refuse("engine_options", given, "write a mapping: name of an engine -> its options.")
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, options in _fields.attempt("engine_options", dict, given).items():
-        if name not in engines:
-            raise refuse(f"engine_options[{shown(name)}]", options, f"no such engine.{_fields.nearest(name, engines)}")
-        found[name] = _fields.attempt(f"engine_options[{name!r}]", _fields.plain, options)
-    for name, options in by_engine.items():
-        if name in found:
-            raise refuse(name, options, "this engine is in engine_options= too; write it once.")
-        found[name] = _fields.attempt(name, _fields.plain, options)
-    return FrozenMap(found) if found else EMPTY
-
-
-# The job as a whole
 
 
 def _check(job: Job, backend: Backend) -> None:
