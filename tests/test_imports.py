@@ -29,6 +29,7 @@ LEVELS = (
     {"_job", "pytorch", "tensorflow"},
     {"_converter"},
     {"engines"},
+    {"compat"},
     {"_decorator"},
     {"__init__"},
     {"testing"},

@@ -1,0 +1,108 @@
+"""
+What the configurations of all plugins are made of.
+
+They are dataclasses that can be changed, and not the frozen values of the rest of this package, because those of the plugins
+are: code that sets a field, calls ``dataclasses.replace`` or adds a field in a subclass goes on working.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ._convert import group_of, job_of, run_policy_of
+
+if TYPE_CHECKING:
+    from distrib._job import Job
+
+__all__ = ["CleanPodPolicy", "Config", "Group", "RestartPolicy", "RunPolicy", "deprecate"]
+
+
+class RestartPolicy(Enum):
+    """
+    When a replica that has ended is started again. The values are those of Flyte's protocol.
+    """
+
+    ALWAYS = 2
+    FAILURE = 1
+    #: As the plugins' documentation writes it.
+    ON_FAILURE = 1  # noqa: PIE796 - two spellings of one word
+    NEVER = 0
+
+
+class CleanPodPolicy(Enum):
+    """
+    Which pods are removed when the job is finished. The values are those of Flyte's protocol.
+    """
+
+    NONE = 0
+    ALL = 2
+    RUNNING = 1
+
+
+@dataclass
+class RunPolicy:
+    """
+    What becomes of a run: when it is over, when it is tried again, and what is left of it.
+
+    Args:
+        clean_pod_policy: Which pods are removed when the job is finished; None: those that still run.
+
+        ttl_seconds_after_finished: How long a finished job is kept, in seconds; None keeps it.
+
+        active_deadline_seconds: How long it may take, in seconds, 1 or more; None for any time.
+
+        backoff_limit: How often replicas may be started again, in all; None sets no limit.
+
+    .. doctest::
+
+        >>> from distrib.compat._values import CleanPodPolicy, RunPolicy
+        >>> RunPolicy(CleanPodPolicy.ALL, backoff_limit=3).backoff_limit
+        3
+    """
+
+    clean_pod_policy: CleanPodPolicy | None = None
+    ttl_seconds_after_finished: int | None = None
+    active_deadline_seconds: int | None = None
+    backoff_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        run_policy_of(self)
+
+
+class Group:
+    """
+    What the groups of all roles have in common: what is wrong with one is said where it is written.
+    """
+
+    def __post_init__(self) -> None:
+        group_of(type(self).__name__.lower(), self)
+
+
+class Config:
+    """
+    What the plugins call a task's config.
+    """
+
+    def to_job(self) -> Job:
+        """
+        The same as a :class:`distrib.Job`.
+
+        Raises:
+            InvalidJobError: Something in it is wrong; the message names the field, the value and the remedy.
+        """
+        return job_of(self)
+
+
+def deprecate(config: Any, replacements: Mapping[str, str]) -> None:
+    """
+    Warn of each field of a dataclass that is set and deprecated; to be called from its ``__post_init__``.
+    """
+    for old, replacement in replacements.items():
+        if getattr(config, old) is not None:
+            text = f"{type(config).__name__}({old}=) is deprecated; write {replacement} instead."
+            # Above this function: __post_init__, and the __init__ that dataclasses writes.
+            warnings.warn(text, DeprecationWarning, stacklevel=4)
