@@ -322,7 +322,8 @@ def test_resources_for_all_replicas_work_and_warn() -> None:
     """
     What the first version of the plugin took as ``per_replica_requests`` and ``per_replica_limits`` is what every replica gets.
     """
-    with pytest.warns(DeprecationWarning, match="per_replica") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         job = our_tensorflow.TfJob(
             num_workers=2,
             num_ps_replicas=1,
