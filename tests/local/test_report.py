@@ -274,12 +274,9 @@ class TestWho:
         Of many that failed too, only some are named.
         """
         statuses = {f"worker-{index}": distrib.ReplicaStatus(state="Failed" if index else "Stopped") for index in range(8)}
-        from distrib.engines.local._failure import _others
-        from distrib.engines.local._history import Progress
+        from distrib.engines._told import others
 
-        progress = Progress(list(statuses))
-        progress.replicas, progress.root = statuses, "worker-1"
-        assert _others(progress) == ["1 other was stopped.", "worker-2, worker-3, worker-4 and 3 more failed after it."]
+        assert others(statuses, "worker-1") == ["1 other was stopped.", "worker-2, worker-3, worker-4 and 3 more failed after it."]
 
 
 def _kill_myself(number: int) -> None:
