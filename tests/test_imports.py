@@ -23,6 +23,7 @@ LEVELS = (
     {"_frozen", "_quantity"},
     {"_fields"},
     {"_cluster", "_model"},
+    {"manifests"},
     {"_processes", "backend", "engine"},
     {"backends", "_registry", "_keras"},
     {"_keywords"},

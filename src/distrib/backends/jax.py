@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from distrib._cluster import ClusterSpec, Replica
 from distrib._command import Command
-from distrib.backend import Backend, Role
+from distrib.backend import Backend, Operator, Role
+from distrib.manifests import operator_job
 
 if TYPE_CHECKING:
     from distrib._job import Job
@@ -43,6 +44,15 @@ class JaxBackend(Backend):
     preload = ("jax",)
     requires = {"jax": "distrib[jax]"}
     reserved = (_COORDINATOR, _PROCESSES, _PROCESS)
+    operator = Operator(
+        kind="JAXJob",
+        plural="jaxjobs",
+        replica_specs="jaxReplicaSpecs",
+        types={"worker": "Worker"},
+        container="jax",
+        port_name="jaxjob-port",
+        port=6666,
+    )
 
     def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
         """
@@ -53,6 +63,22 @@ class JaxBackend(Backend):
             _PROCESSES: str(cluster.world_size),
             _PROCESS: str(replica.rank),
         }
+
+    def discover(self, environ: Mapping[str, str]) -> Replica | None:
+        """
+        Who the operator says that this is; it calls the same things by other names than JAX.
+        """
+        if "PROCESS_ID" not in environ:
+            return None
+        job, _, _ = environ["COORDINATOR_ADDRESS"].rpartition("-worker-")
+        hosts = [f"{job}-worker-{index}:{environ['COORDINATOR_PORT']}" for index in range(int(environ["NUM_PROCESSES"]))]
+        return ClusterSpec({"worker": hosts}).replicas[int(environ["PROCESS_ID"])]
+
+    def manifest(self, job: Job) -> dict[str, Any]:
+        """
+        The JAXJob.
+        """
+        return operator_job(job, self.operator)
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """

@@ -4,6 +4,7 @@ PyTorch: a master and workers, each a node of one or more processes, told about 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -15,10 +16,11 @@ import attrs
 from distrib import _fields
 from distrib._cluster import ClusterSpec, Replica, replica
 from distrib._command import Command
-from distrib._frozen import EMPTY
+from distrib._frozen import EMPTY, thaw
 from distrib._refusal import refuse
-from distrib.backend import Backend, Role
+from distrib.backend import Backend, Operator, Role
 from distrib.errors import DistribError
+from distrib.manifests import operator_job
 
 if TYPE_CHECKING:
     from distrib._job import Job
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Elastic", "PyTorchBackend", "PyTorchOptions", "process_environment"]
 
 _WORDS = ("auto", "gpu", "cpu")
+_START_METHODS = ("fork", "spawn")
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -63,6 +66,12 @@ def _interval(value: float) -> float:
     return float(value)
 
 
+def _start_method(value: str) -> str:
+    if value not in _START_METHODS:
+        raise refuse("", value, f"write one of {', '.join(map(repr, _START_METHODS))}.")
+    return value
+
+
 def _rdzv_backend(value: str) -> str:
     if not isinstance(value, str) or not value.strip():  # type: ignore[redundant-expr]
         raise refuse("", value, "write the name of a rendezvous backend; 'c10d' needs no server.")
@@ -93,6 +102,9 @@ class Elastic:
 
         rdzv_configs: PyTorch's own settings for that, such as ``{"join_timeout": 600, "last_call_timeout": 30}``, in seconds.
 
+        start_method: ``"fork"``: processes are copies of the node's own, with what it has imported; ``"spawn"``: fresh
+            interpreters, for what does not survive a fork.
+
     .. doctest::
 
         >>> from distrib.backends.pytorch import Elastic
@@ -110,6 +122,7 @@ class Elastic:
     monitor_interval: float = attrs.field(default=0.1, converter=_interval)
     rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
     rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_fields.plain)
+    start_method: str = attrs.field(default="fork", converter=_start_method)
 
     def __attrs_post_init__(self) -> None:
         if self.max_nodes is not None and self.max_nodes < self.min_nodes:
@@ -212,6 +225,15 @@ class PyTorchBackend(Backend):
         *("PET_NODE_RANK", "PET_NNODES", "PET_NPROC_PER_NODE", "PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_RDZV_ENDPOINT"),
         *("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"),
     )
+    operator = Operator(
+        kind="PyTorchJob",
+        plural="pytorchjobs",
+        replica_specs="pytorchReplicaSpecs",
+        types={"master": "Master", "worker": "Worker"},
+        container="pytorch",
+        port_name="pytorchjob-port",
+        port=23456,
+    )
 
     def replicas(self, options: Any) -> Mapping[str, int]:
         """
@@ -264,6 +286,41 @@ class PyTorchBackend(Backend):
             "PET_NNODES": nodes,
             **process_environment(node=replica.rank, nodes=cluster.world_size, local_rank=0, processes=1),
         }
+
+    def discover(self, environ: Mapping[str, str]) -> Replica | None:
+        """
+        Who the operator says that this is. To workers without a master it says only how many they are: the rest is the pod's name.
+        """
+        nodes = environ.get("PET_NNODES", "").rpartition(":")[2]
+        if not nodes.isdecimal():
+            return None
+        if "MASTER_ADDR" in environ and "RANK" in environ:
+            job, rank = environ["MASTER_ADDR"].removesuffix("-master-0"), environ["RANK"]
+            roles = {"master": 1, "worker": int(nodes) - 1}
+        else:
+            job, _, rank = environ.get("HOSTNAME", "").rpartition("-worker-")
+            roles = {"worker": int(nodes)}
+        port = environ.get("MASTER_PORT", str(self.operator.port))
+        cluster = ClusterSpec({role: [f"{job}-{role}-{index}:{port}" for index in range(count)] for role, count in roles.items()})
+        return cluster.replicas[int(rank)] if rank.isdecimal() and int(rank) < cluster.world_size else None
+
+    def manifest(self, job: Job) -> dict[str, Any]:
+        """
+        The PyTorchJob, with an elastic policy where the job is elastic.
+        """
+        options: PyTorchOptions = job.options or PyTorchOptions()
+        manifest = operator_job(job, self.operator)
+        manifest["spec"]["nprocPerNode"] = str(options.processes)
+        elastic = options.elasticity
+        if elastic is not None:
+            manifest["spec"]["elasticPolicy"] = {
+                "minReplicas": elastic.min_nodes,
+                "maxReplicas": elastic.nodes,
+                "rdzvBackend": elastic.rdzv_backend,
+                "rdzvConf": [{"key": key, "value": _written(value)} for key, value in elastic.rdzv_configs.items()],
+                "maxRestarts": elastic.max_restarts,
+            }
+        return manifest
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """
@@ -360,6 +417,10 @@ class _Call:
             # Its OpenMP has read the variable before this process was forked.
             torch.set_num_threads(int(threads))
         return self.function(*self.args, **self.kwargs)
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(thaw(value))
 
 
 def _check_agreement(options: PyTorchOptions) -> None:

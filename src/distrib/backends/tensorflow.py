@@ -12,8 +12,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from distrib._cluster import ClusterSpec, Replica
-from distrib.backend import Backend, Role
+from distrib._model import SuccessPolicy
+from distrib.backend import Backend, Operator, Role
 from distrib.errors import InvalidJobError
+from distrib.manifests import operator_job
 
 if TYPE_CHECKING:
     from distrib._job import Job
@@ -58,6 +60,16 @@ class TensorFlowBackend(Backend):
     # Not TF_NUM_INTEROP_THREADS: its threads wait for each other, and with one of them parameter servers hang.
     thread_variables = ("TF_NUM_INTRAOP_THREADS",)
     reserved = (TF_CONFIG,)
+    operator = Operator(
+        kind="TFJob",
+        plural="tfjobs",
+        replica_specs="tfReplicaSpecs",
+        types={"chief": "Chief", "worker": "Worker", "ps": "PS", "evaluator": "Evaluator"},
+        container="tensorflow",
+        port_name="tfjob-port",
+        port=2222,
+        host="{job}-{type}-{index}.{namespace}.svc",
+    )
 
     def validate(self, job: Job) -> None:
         """
@@ -82,6 +94,24 @@ class TensorFlowBackend(Backend):
             return {}
         role, index, seen = _seen_by(replica, cluster)
         return {TF_CONFIG: render_tf_config(role, index, seen)}
+
+    def discover(self, environ: Mapping[str, str]) -> Replica | None:
+        """
+        Who the operator's ``TF_CONFIG`` says that this is.
+        """
+        if not environ.get(TF_CONFIG):
+            return None
+        role, index, cluster = parse_tf_config(environ[TF_CONFIG])
+        return next((replica for replica in cluster.replicas if (replica.role, replica.index) == (role, index)), None)
+
+    def manifest(self, job: Job) -> dict[str, Any]:
+        """
+        The TFJob. Without a chief all of its workers have to succeed, unless the job says that worker 0 is enough.
+        """
+        manifest = operator_job(job, self.operator)
+        if job.groups[0].role != "chief" and job.run_policy.success_policy is not SuccessPolicy.DEFAULT:
+            manifest["spec"]["successPolicy"] = SuccessPolicy.ALL_WORKERS.value
+        return manifest
 
     def fork_safe(self) -> bool:
         """
