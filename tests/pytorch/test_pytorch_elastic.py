@@ -205,3 +205,33 @@ def test_sigterm_is_no_success(tmp_path: Path) -> None:
     error: Any = run.exception(120)
     assert (run.status().state, error.signal) == (RunState.FAILED, signal.SIGTERM)
     assert not leftovers(tmp_path)
+
+
+@distributed("pytorch", elastic=Elastic(nproc_per_node=2, start_method="spawn", rdzv_configs=QUICK), local=ECHO)
+def in_fresh_interpreters(fails: bool) -> tuple[str, int, bool, bool]:
+    """
+    Whether this interpreter is a fresh one, and what it knows of its place.
+    """
+    import sys
+
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    if fails and os.environ["RANK"] == "1":
+        raise RetryableError("not this time")
+    with process_group():
+        return os.environ["RANK"], reduce_ones(dist), distrib.replica().is_coordinator, "distrib.engines.local._replica" in sys.modules
+
+
+def test_processes_may_be_fresh_interpreters() -> None:
+    """
+    Started by ``spawn`` they inherit nothing of the node's process, and meet, return and fail as forked ones do.
+    """
+    run = in_fresh_interpreters.submit(fails=False)
+    assert run.result() == ("0", 2, True, False)
+    assert list(run.results()) == [("0", 2, True, False), ("1", 2, False, False)]
+    with pytest.raises(ReplicaFailedError, match=r"rank 1.*not this time") as caught:
+        in_fresh_interpreters(fails=True)
+    assert isinstance(caught.value.__cause__, RetryableError)
+    assert caught.value.exit_code == 138

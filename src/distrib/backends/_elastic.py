@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from distrib import _report
@@ -68,8 +69,9 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
     _quieten()
     # A store of their own for the processes of each round: in the agents' one they would meet what the last round has left.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    with tempfile.TemporaryFile() as failures:
-        entry, arguments = _entry(call, failures)
+    # A fresh interpreter does not inherit the descriptor and opens the file by its name.
+    with tempfile.NamedTemporaryFile() if elastic.start_method == "spawn" else tempfile.TemporaryFile() as failures:
+        entry, arguments = _entry(call, failures, elastic.start_method)
         try:
             values = _launch(elastic, processes, me, lambda config: _agent(config, entry)(*arguments))
         except ChildFailedError as error:
@@ -156,7 +158,7 @@ def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_hos
         rdzv_configs=settings,
         max_restarts=elastic.max_restarts,
         monitor_interval=elastic.monitor_interval,
-        start_method="fork",
+        start_method=elastic.start_method,
         local_addr=me.address.rpartition(":")[0] or None,
     )
 
@@ -179,20 +181,36 @@ def _no_files() -> Any:
     return NoFiles()
 
 
-def _entry(call: Callable[[], Any], failures: IO[bytes]) -> tuple[Any, list[str]]:
+def _entry(call: Callable[[], Any], failures: IO[bytes], start_method: str) -> tuple[Any, list[Any]]:
     if isinstance(call, Command):
         return call.argv[0], call.argv[1:]
+    if start_method == "spawn":
+        import cloudpickle
 
-    def run() -> bytes:
-        outcome, code = call_in_child(call, {})
-        if outcome is None:
-            end(code)
-        if outcome.value is None:
-            _tell(failures, {**(outcome.told or {}), "rank": int(os.environ["RANK"])})
-            end(code)
-        return outcome.value
+        return _run_fresh, [cloudpickle.dumps(call), failures.name]
+    return lambda: _run(call, failures), []
 
-    return run, []
+
+def _run_fresh(pickled: bytes, failures: str) -> bytes:
+    """
+    What a fresh interpreter runs; the file is opened for the ends of it, because the others write to it too.
+    """
+
+    def call() -> Any:
+        return pickle.loads(pickled)()  # noqa: S301  # unpickles only what its own node wrote
+
+    with Path(failures).open("ab", buffering=0) as file:
+        return _run(call, file)
+
+
+def _run(call: Callable[[], Any], failures: IO[bytes]) -> bytes:
+    outcome, code = call_in_child(call, {})
+    if outcome is None:
+        end(code)
+    if outcome.value is None:
+        _tell(failures, {**(outcome.told or {}), "rank": int(os.environ["RANK"])})
+        end(code)
+    return outcome.value
 
 
 def _tell(failures: IO[bytes], told: dict[str, Any]) -> None:
