@@ -269,7 +269,8 @@ def test_an_elastic_job_keeps_the_plugin_s_settings() -> None:
     """
     elastic = our_pytorch.Elastic(nproc_per_node=2, monitor_interval=7, rdzv_configs={"timeout": 1800}).to_job().options.elastic
     assert (elastic.monitor_interval, elastic.rdzv_configs, elastic.nodes) == (7.0, {"timeout": 1800}, 1)
-    assert our_pytorch.Elastic().to_job().options.elastic.rdzv_configs == {"timeout": 900, "join_timeout": 900}
+    defaults = our_pytorch.Elastic().to_job().options.elastic
+    assert (defaults.rdzv_configs, defaults.start_method) == ({"timeout": 900, "join_timeout": 900}, "spawn")
 
 
 # Deprecated arguments

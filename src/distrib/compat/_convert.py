@@ -26,7 +26,6 @@ TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps
 PYTORCH_COUNTS = {"worker": "num_workers"}
 #: What a plugin calls a restart policy -> what we do.
 _RESTARTS = {"FAILURE": "ON_FAILURE"}
-_START_METHODS = ("spawn", "fork")
 
 
 def is_config(value: object) -> bool:
@@ -73,8 +72,6 @@ def _of_pytorch(config: Any) -> Job:
 
 def _of_elastic(config: Any) -> Job:
     least, most = _fields.attempt("nnodes", nodes_of, config.nnodes)
-    if config.start_method not in _START_METHODS:
-        raise refuse("start_method", config.start_method, "write 'spawn' or 'fork'.")
     elastic = {
         "min_nodes": least,
         "max_nodes": most,
@@ -83,6 +80,7 @@ def _of_elastic(config: Any) -> Job:
         "monitor_interval": config.monitor_interval,
         "rdzv_backend": "c10d",
         "rdzv_configs": config.rdzv_configs,
+        "start_method": config.start_method,
     }
     return Job("pytorch", elastic=elastic, run_policy=run_policy_of(config.run_policy))
 
