@@ -123,6 +123,17 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON, default=False)
+def cluster(session: nox.Session) -> None:
+    """
+    The end-to-end tests on the Kubernetes that KUBECONFIG names: ``nox -s cluster -- --image repo/train:1``.
+
+    Functions travel between equal Pythons: ``--force-python 3.12`` for an image that has 3.12.
+    """
+    install(session, "cluster")
+    session.run("pytest", "tests/cluster", *session.posargs)
+
+
+@nox.session(python=PYTHON, default=False)
 def bench(session: nox.Session) -> None:
     """
     Speed and memory beside the peers; ``nox -s bench -- imports noop`` runs those alone.
