@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ._job import Job
 from ._registry import get_engine
@@ -25,6 +25,8 @@ P_rest = ParamSpec("P_rest")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+P_own = ParamSpec("P_own")
+R_own_co = TypeVar("R_own_co", covariant=True)
 
 #: Names the engine where neither ``.on()`` nor ``engine=`` does.
 ENGINE_VARIABLE = "DISTRIB_ENGINE"
@@ -173,6 +175,48 @@ class DistributedTask(Generic[P, R_co]):
         return call
 
 
+def _from_flyte(config: object, **keywords: Any) -> Callable[[Callable[P, R]], DistributedTask[P, R]]:
+    """
+    Make a function run as the job that a task config of Flyte's Kubeflow plugins describes: theirs, or :mod:`distrib.compat`'s.
+
+    .. doctest::
+
+        >>> from distrib import distributed
+        >>> from distrib.compat.kftensorflow import Chief, TfJob, Worker
+        >>> @distributed.from_flyte(TfJob(chief=Chief(replicas=1), worker=Worker(replicas=2)), env={"SEED": "1"})
+        ... def train() -> None: ...
+        >>> train.job
+        Job('tensorflow', chief=1, worker=2, env={'SEED': '1'})
+
+    Args:
+        config: A ``TfJob``, ``PyTorch`` or ``Elastic``.
+
+        keywords: What else the job is made of, as for :func:`distrib.distributed`.
+
+    Raises:
+        InvalidJobError: It is no such config, or something in it, or a keyword, is wrong.
+    """
+    from .compat._convert import job_of
+
+    return _decorator_of(job_of(config).evolve(**keywords))
+
+
+class _Distributed(Protocol[P_own, R_own_co]):
+    """
+    What type checkers know of :func:`distributed`: itself, and what hangs on it.
+    """
+
+    def __call__(self, *args: P_own.args, **kwargs: P_own.kwargs) -> R_own_co: ...
+
+    def from_flyte(self, config: object, **keywords: Any) -> Callable[[Callable[P, R]], DistributedTask[P, R]]: ...
+
+
+def _with_others(function: Callable[P_own, R_own_co]) -> _Distributed[P_own, R_own_co]:
+    vars(function)["from_flyte"] = _from_flyte
+    return cast("_Distributed[P_own, R_own_co]", function)
+
+
+@_with_others
 def distributed(
     framework: str,
     *,
@@ -226,7 +270,10 @@ def distributed(
         raise InvalidJobError("@distributed needs a framework: write @distributed(framework='tensorflow', worker=2).", field="framework")
     own = {"image": image, "env": env, "requests": requests, "limits": limits, "run_policy": run_policy, "name": name, "engine": engine}
     given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
-    job = Job(framework, **given, **keywords)
+    return _decorator_of(Job(framework, **given, **keywords))
+
+
+def _decorator_of(job: Job) -> Callable[[Callable[P, R]], DistributedTask[P, R]]:
     _check_engine_options(job)
 
     def decorate(function: Callable[P, R]) -> DistributedTask[P, R]:

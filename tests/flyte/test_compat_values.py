@@ -537,6 +537,35 @@ def test_a_wrong_elastic_job_is_refused(fields: dict[str, Any], message: str) ->
 # Both in one code base
 
 
+@pytest.mark.parametrize("plugin", [their_tensorflow, our_tensorflow])
+def test_a_function_becomes_the_job_of_a_config(plugin: Any) -> None:
+    """
+    ``distributed.from_flyte`` takes the plugin's own config and ours, and more of what makes a job.
+    """
+    config = plugin.TfJob(chief=plugin.Chief(replicas=0), ps=plugin.PS(replicas=0), worker=plugin.Worker(replicas=2))
+
+    @distrib.distributed.from_flyte(config, env={"SEED": "1"}, local={"echo": False})
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert add.job == distrib.Job("tensorflow", worker=2, env={"SEED": "1"}, local={"echo": False})
+    assert add(1, b=2) == 3
+    with pytest.raises(InvalidJobError, match=r"wroker=2: .*'worker'"):
+        distrib.distributed.from_flyte(config, wroker=2)
+
+
+def test_a_subclass_may_make_another_job() -> None:
+    """
+    Its own ``to_job`` is what counts.
+    """
+
+    class Named(our_tensorflow.TfJob):
+        def to_job(self) -> distrib.Job:
+            return super().to_job().evolve(name="digits")
+
+    assert job_of(Named(worker=our_tensorflow.Worker(replicas=1))).name == "digits"
+
+
 def test_what_is_no_config_is_refused() -> None:
     """
     The message names the classes that are.

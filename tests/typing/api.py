@@ -43,6 +43,16 @@ train.plan(steps=2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 assert_type(train.on("local", grace_period=5)(2), float)
 assert_type(train.options(worker=8).submit(), Run[float])
 
+
+@distributed.from_flyte(object(), name="train")
+def moved(epochs: int = 3) -> float:
+    """One that was a task of a Flyte plugin."""
+    return float(epochs)
+
+
+assert_type(moved(epochs=2), float)
+moved("two")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
 # A run and its results carry the type of the value.
 assert_type(run.id, str)
 assert_type(run.result(timeout=10), float)

@@ -19,7 +19,7 @@ from distrib.errors import InvalidJobError
 
 from ._resources import resources_of
 
-__all__ = ["group_of", "is_config", "job_of", "nodes_of", "run_policy_of"]
+__all__ = ["converted", "group_of", "is_config", "job_of", "nodes_of", "run_policy_of"]
 
 #: Role -> the field of TfJob that has held its number of replicas before.
 TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps": "num_ps_replicas", "evaluator": "num_evaluator_replicas"}
@@ -41,6 +41,15 @@ def job_of(config: object) -> Job:
 
     Raises:
         InvalidJobError: It is none, or something in it is wrong.
+    """
+    # A subclass of ours may have a word of its own in this.
+    own = getattr(config, "to_job", None)
+    return own() if is_config(config) and callable(own) else converted(config)
+
+
+def converted(config: object) -> Job:
+    """
+    The same, whatever the configuration's own ``to_job`` does.
     """
     convert = _converter_of(type(config))
     if convert is None:

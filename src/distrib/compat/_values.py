@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ._convert import group_of, job_of, run_policy_of
+from ._convert import converted, group_of, run_policy_of
 
 if TYPE_CHECKING:
     from distrib._job import Job
@@ -94,7 +94,7 @@ class Config:
         Raises:
             InvalidJobError: Something in it is wrong; the message names the field, the value and the remedy.
         """
-        return job_of(self)
+        return converted(self)
 
 
 def deprecate(config: Any, replacements: Mapping[str, str]) -> None:
