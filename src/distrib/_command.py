@@ -5,7 +5,8 @@ Any program as the thing to run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import InvalidJobError
@@ -33,7 +34,7 @@ class Command:
     """
 
     def __init__(self, argv: Iterable[StrPath]) -> None:
-        if isinstance(argv, (str, bytes)):
+        if isinstance(argv, (str, bytes, Mapping, AbstractSet)) or not isinstance(argv, Iterable):  # type: ignore[redundant-expr]
             raise InvalidJobError(
                 f"argv={argv!r}: write a list, as in ['python', 'train.py']; no shell reads it.", field="argv", value=argv
             )
@@ -61,7 +62,10 @@ class Command:
 
 def _is_argument(value: object) -> bool:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return isinstance(text, str) and "\0" not in text
+    try:
+        return isinstance(text, str) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # no byte stands for it
+        return False
 
 
 def become(argv: list[str]) -> NoReturn:

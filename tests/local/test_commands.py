@@ -88,10 +88,12 @@ def test_a_program_is_cancelled() -> None:
     assert run.status().state is RunState.CANCELLED
 
 
-@pytest.mark.parametrize("argv", [[], "python train.py", [""], ["python", 3], ["python", "a\0b"], b"python"])
+@pytest.mark.parametrize(
+    "argv", [[], "python train.py", [""], ["python", 3], ["python", "a\0b"], b"python", None, {"python": 1}, {"python"}, ["\ud800"]]
+)
 def test_what_is_no_command_is_refused(argv: object) -> None:
     """
-    A string, an empty list and arguments that are none are refused, each by its place.
+    What is no list, has no order or is empty is refused, and so are arguments that are none, each by its place.
     """
     with pytest.raises(InvalidJobError, match="argv"):
         launch(argv, framework="tensorflow", worker=1)  # type: ignore[arg-type]
