@@ -179,8 +179,12 @@ def _be(function: Callable[[], Any], environment: Mapping[str, str], file: IO[by
             os._exit(1)
         outcome, code = call_in_child(function, environment)
         if outcome is not None:
-            pickle.dump((outcome.value, outcome.told), file)
-            file.flush()
+            try:
+                pickle.dump((outcome.value, outcome.told), file)
+                file.flush()
+            except (OSError, ValueError) as error:  # a full disk, or the function has closed what it did not open
+                say(f"what became of the process of rank {os.environ.get('RANK', '?')} could not be kept: {error}")
+                code = code or 1
         end(code)
     finally:
         os._exit(1)  # whatever happens, the child never goes on as a copy of its parent

@@ -58,6 +58,8 @@ def fate(how: str, folder: Path) -> str:
         sys.exit(int(how[4:]))
     if how == "vanish":
         os._exit(0)
+    if how == "close":
+        os.closerange(3, 300)
     if how == "unpicklable":
         return (line for line in ())  # type: ignore[return-value]
     return how
@@ -110,6 +112,7 @@ def test_the_users_threads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         ("kill", "signal 9 (SIGKILL)", None, 9, None),
         ("exit3", "SystemExit: 3", 3, None, SystemExit),
         ("vanish", "os._exit() was called", 0, None, None),
+        ("close", "of the process of rank 1 could not be kept: [Errno 9]", 1, None, None),
         ("unpicklable", "cannot pickle", 1, None, TypeError),
     ],
 )
