@@ -55,7 +55,8 @@ def process_group(backend: str | None = None, **settings: Any) -> Iterator[torch
     Raises:
         DistribError: The run has several processes and this one cannot know its place, or the group exists already.
 
-        EngineError: The group could not be made; the cause is PyTorch's own error.
+        EngineError: The processes did not meet; the cause is PyTorch's own error. What PyTorch raises for a *backend* or a
+            setting that it does not know is raised as it is.
     """
     import torch.distributed as dist
 
@@ -118,6 +119,9 @@ def _place() -> dict[str, str] | None:
     found = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
     missing = [name for name in _VARIABLES if name not in found]
     if not missing:
+        rank, world = found["RANK"], found["WORLD_SIZE"]
+        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+            raise DistribError(f"process_group(): RANK={rank} and WORLD_SIZE={world} are no place; ranks go from 0 to WORLD_SIZE - 1.")
         return found
     expected = replica().world_size
     if found or expected > 1:

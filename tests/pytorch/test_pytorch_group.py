@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distrib import ReplicaFailedError, distributed
+from distrib import DistribError, ReplicaFailedError, distributed
 from distrib.pytorch import device, process_group
 
 ECHO = {"echo": False}
@@ -128,6 +128,18 @@ def test_device_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
     with pytest.raises(Exception, match="nproc_per_node"):
         device()
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "2"), ("RANK", "-1"), ("RANK", "first"), ("WORLD_SIZE", "many")])
+def test_a_rank_that_is_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """
+    It is refused at once; PyTorch would wait for the others until its timeout.
+    """
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", name: value}
+    for each, of_it in place.items():
+        monkeypatch.setenv(each, of_it)
+    with pytest.raises(DistribError, match=f"{name}={value}"), process_group():
+        pass
 
 
 def test_the_group_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
