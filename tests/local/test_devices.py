@@ -5,6 +5,7 @@ Threads and CUDA devices: who gets how many, and which.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import fates
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from watching import QUIET, task
 
 from distrib import UnsupportedError
+from distrib._processors import cpu_count
 from distrib.engines.local import _devices, _plan
 
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
@@ -113,6 +115,17 @@ class TestThreads:
         """
         monkeypatch.undo()
         assert 1 <= _devices.cpu_count() <= len(os.sched_getaffinity(0))
+
+    @pytest.mark.parametrize(
+        ("told", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None), (None, None)]
+    )
+    def test_quota_of_processors(self, tmp_path: Path, told: str | None, expected: int | None) -> None:
+        """
+        A control group's quota counts where there is one; a part of a processor is one.
+        """
+        if told is not None:
+            (tmp_path / "cpu.max").write_text(told)
+        assert cpu_count(str(tmp_path / "cpu.max")) == (expected or len(os.sched_getaffinity(0)))
 
 
 def dealt(**keywords: Any) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ import pytest
 
 import distrib
 from distrib import Command, ReplicaFailedError, RetryableError, RunState, distributed, launch
+from distrib._processors import cpu_count
 
 ECHO = {"echo": False}
 
@@ -27,6 +28,13 @@ def place() -> dict[str, str]:
     """
     names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "PET_NPROC_PER_NODE")
     return {**{name: os.environ[name] for name in names}, "coordinator": str(distrib.replica().is_coordinator)}
+
+
+def test_a_process_for_each_processor() -> None:
+    """
+    "cpu" is as many as this process may use.
+    """
+    assert len(place.options(worker=1, nproc_per_node="cpu").submit().results(60)) == cpu_count()
 
 
 class OddError(Exception):

@@ -17,6 +17,7 @@ from distrib import _fields
 from distrib._cluster import ClusterSpec, Replica, replica
 from distrib._command import Command
 from distrib._frozen import EMPTY, thaw
+from distrib._processors import cpu_count
 from distrib._refusal import refuse
 from distrib.backend import Backend, Operator, Role
 from distrib.errors import DistribError
@@ -450,4 +451,4 @@ def _count(processes: int | str) -> int:
         gpus = torch.cuda.device_count()
     if processes == "gpu" and not gpus:
         raise DistribError("nproc_per_node='gpu': this node has no GPU that PyTorch can use. Write 'auto', 'cpu' or a number.")
-    return gpus or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return gpus or cpu_count()

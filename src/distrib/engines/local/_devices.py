@@ -8,25 +8,15 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 
+from ..._processors import cpu_count
 from ...errors import UnsupportedError
+
+__all__ = ["DEVICES_VARIABLE", "THREADS_VARIABLE", "cpu_count", "cuda_devices", "deal_devices", "threads"]
 
 #: Read by OpenMP, and by what is built on it: MKL, OpenBLAS, torch, scikit-learn.
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _DRIVER = "/proc/driver/nvidia/gpus"
-
-
-def cpu_count() -> int:
-    """
-    How many processors this process may use: its affinity and its control group's quota, whichever is less.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return max(1, min(allowed, int(quota) // int(period)))
-    except (OSError, ValueError):  # no quota, or none that is told here
-        return allowed
 
 
 def cuda_devices(environment: Mapping[str, str]) -> list[str]:
