@@ -1,0 +1,189 @@
+"""
+What is refused before anything is sent: because Kubernetes would refuse it, or would accept it and never finish it.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..._cluster import REPLICA_VARIABLE, encode_cluster, encode_replica
+from ..._model import RestartPolicy
+from ..._quantity import nano
+from ..._refusal import refuse
+from ...errors import InvalidJobError, UnsupportedError, did_you_mean
+from ...manifests import resource_list, restart_policy, shared_memory
+from ._bootstrap import MOUNT, RESERVED
+from ._labels import ABOUT_ANNOTATION, RESERVED_LABELS, RESERVED_PREFIXES
+
+if TYPE_CHECKING:
+    from ..._job import Job
+    from ..._model import ReplicaGroup
+    from ._options import KubernetesOptions
+    from ._orders import Orders
+    from .workloads import Workload
+
+#: The most that the kernel takes as one variable, with its name, the "=" and the byte behind it.
+LONGEST_VARIABLE = 131_072
+#: The most that etcd takes as one object, less what the API server and controllers add to it.
+LARGEST_OBJECT = 3 * 2**19 - 100 * 2**10
+#: The most that the annotations of one object may have in all.
+LARGEST_ANNOTATIONS = 256 * 2**10
+#: How much longer an operator's own variable may be than ours of the same cluster.
+_MORE = 256
+_VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the name of the device
+_NODES, _PODS = "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def check(job: Job, options: KubernetesOptions, workload: Workload) -> None:
+    """
+    Refuse a job that cannot run as it says.
+
+    Raises:
+        UnsupportedError: The workload, or Kubernetes, cannot honour a field.
+
+        InvalidJobError: A field is wrong for Kubernetes.
+    """
+    workload.resource(job.backend)
+    workload.check(job, options)
+    _check_env("env", job.env)
+    for group in job.groups:
+        if job.image_of(group.role) is None and options.image is None:
+            raise refuse(
+                "image", None, "name the container image that has the program and distrib, e.g. image='registry.example.com/train:1'."
+            )
+        _check_group(job, group)
+
+
+def check_objects(objects: tuple[dict[str, Any], ...]) -> None:
+    """
+    Refuse objects that are larger than Kubernetes takes.
+
+    Raises:
+        InvalidJobError: Says what is too large, and by how much.
+    """
+    for each in objects:
+        size = len(json.dumps(each))
+        if size > LARGEST_OBJECT:
+            raise refuse(
+                each["kind"],
+                size,
+                f"so many bytes are more than the {LARGEST_OBJECT:,} that Kubernetes keeps; shorten env and annotations.",
+            )
+
+
+def check_cluster(job: Job, orders: Orders) -> None:
+    """
+    Refuse a cluster that no process can be told of.
+
+    Raises:
+        InvalidJobError: Says which variable would be too long.
+    """
+    cluster = orders.spec
+    whole = encode_cluster(cluster)
+    for group in job.groups:
+        replica = orders.replica(group.role, group.replicas - 1)
+        variables = {**job.backend.environment(replica, cluster), REPLICA_VARIABLE: encode_replica(replica, whole)}
+        for name, value in variables.items():
+            length = len(name) + 2 + len(value.encode()) + _MORE
+            if length > LONGEST_VARIABLE:
+                raise InvalidJobError(
+                    f"{name} of {replica.name} would have {length:,} bytes with {cluster.world_size:,} replicas; "
+                    f"the system takes {LONGEST_VARIABLE:,}. Use fewer replicas, or shorter names for job and namespace.",
+                    field=name,
+                    value=length,
+                )
+
+
+def _check_group(job: Job, group: ReplicaGroup) -> None:
+    _check_env(f"{group.role}.env", group.env)
+    _check_labels(group)
+    _check_volumes(job, group)
+    _check_affinity(group)
+    for of in ("requests", "limits"):
+        _check_huge_pages(job, group, of)
+    if _ends_at_the_first_loss(job, group):
+        raise UnsupportedError(
+            f"{group.role}.restart_policy='Never': on Kubernetes the first replica that is lost would end the run, and this training "
+            "is to go on without it. Leave it out, or write 'ExitCode'.",
+            field=f"{group.role}.restart_policy",
+        )
+
+
+def _ends_at_the_first_loss(job: Job, group: ReplicaGroup) -> bool:
+    needed = job.backend.needed(job)
+    return needed is not None and needed < job.world_size and restart_policy(job, group.role) is RestartPolicy.NEVER
+
+
+def _check_env(field: str, env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        where = f"{field}[{name!r}]"
+        if name in RESERVED:
+            raise refuse(where, value, "the Kubernetes engine sets this variable for each replica; leave it out.")
+        if re.fullmatch(_VARIABLE, name) is None or name in (".", "..") or name.startswith(".."):
+            message = (
+                f"{where}: Kubernetes takes letters, digits, '_', '-' and '.', no digit first, in the names of variables. Use another one."
+            )
+            raise UnsupportedError(message, field=where)
+        length = len(name) + 2 + len(value.encode())
+        if length > LONGEST_VARIABLE:
+            why = f"{length:,} bytes are more than the {LONGEST_VARIABLE:,} that the system takes; put it into a file."
+            raise refuse(where, value, why)
+
+
+def _check_labels(group: ReplicaGroup) -> None:
+    for name, value in group.labels.items():
+        if name.startswith(RESERVED_PREFIXES) or name in RESERVED_LABELS:
+            raise refuse(f"{group.role}.labels[{name!r}]", value, "this label is set by whoever looks after the pods; use another one.")
+    if ABOUT_ANNOTATION in group.annotations:
+        why = "this annotation is set by the Kubernetes engine; use another one."
+        raise refuse(f"{group.role}.annotations[{ABOUT_ANNOTATION!r}]", group.annotations[ABOUT_ANNOTATION], why)
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in group.annotations.items())
+    if size > LARGEST_ANNOTATIONS:
+        why = f"{size:,} bytes of annotations are more than the {LARGEST_ANNOTATIONS:,} that Kubernetes takes; shorten them."
+        raise refuse(f"{group.role}.annotations", group.annotations, why)
+
+
+def _check_volumes(job: Job, group: ReplicaGroup) -> None:
+    size = shared_memory(job, group.role)
+    if size is not None and nano(size) == 0:
+        message = f"{group.role}.limits.shared_memory='0': Kubernetes has no way to take /dev/shm away. Leave it out, or give it a size."
+        raise UnsupportedError(message, field=f"{group.role}.limits.shared_memory")
+    for place, volume in enumerate(group.volumes):
+        path = posixpath.normpath(volume.mount_path)
+        field = f"{group.role}.volumes[{place}].mount_path"
+        if path in ("/", "//"):
+            raise refuse(field, volume.mount_path, "the image itself would be hidden; mount it at a folder.")
+        if path == MOUNT or path.startswith(f"{MOUNT}/"):
+            raise refuse(field, volume.mount_path, f"{MOUNT} is where the run's own files are; mount it elsewhere.")
+        if path == _SHARED_MEMORY and size is not None:
+            raise refuse(field, volume.mount_path, "shared_memory is mounted there; leave one of them out.")
+
+
+def _check_affinity(group: ReplicaGroup) -> None:
+    for kind, value in group.affinity.items():
+        field = f"{group.role}.affinity.{kind}"
+        if not isinstance(value, Mapping):
+            raise refuse(field, value, "write a mapping.")
+        for key in value:
+            if key not in (_NODES, _PODS):
+                # Operators' resources leave out what Kubernetes does not know, without a word.
+                raise refuse(f"{field}.{key}", value[key], f"no such rule.{did_you_mean(key, (_NODES, _PODS))}")
+
+
+def _check_huge_pages(job: Job, group: ReplicaGroup, of: str) -> None:
+    amounts = resource_list(getattr(job, f"resources_{of}")(group.role))
+    for name, amount in amounts.items():
+        _, found, page = name.partition("hugepages-")
+        if not found:
+            continue
+        field = f"{group.role}.{of}.extended[{name!r}]"
+        if nano(page) == 0 or nano(amount) % nano(page):
+            raise refuse(field, amount, f"write a multiple of the page's size, {page}.")
+        others = {**resource_list(job.resources_requests(group.role)), **resource_list(job.resources_limits(group.role))}
+        if not {"cpu", "memory"} & set(others):
+            raise refuse(field, amount, "Kubernetes gives huge pages only to those that ask for cpu or memory too; add either.")

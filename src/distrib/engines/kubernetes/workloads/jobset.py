@@ -1,0 +1,98 @@
+"""
+A JobSet: one Indexed Job for each role, looked after together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...._fields import INT32
+from ...._model import RestartPolicy, RestartScope
+from ....manifests import restart_policy
+from ._base import Resource, Setting, Workload
+from ._jobs import check_jobs, job_spec, restartable
+
+if TYPE_CHECKING:
+    from ...._job import Job
+    from ....backend import Backend
+    from .._options import KubernetesOptions
+
+_JOB_SET = Resource(api_version="jobset.x-k8s.io/v1alpha2", plural="jobsets", kind="JobSet")
+
+
+class JobSetWorkload(Workload):
+    """
+    For clusters with the JobSet controller, and for runs that are to be restarted as a whole.
+    """
+
+    name = "jobset"
+    suffix = "-{role}-0-{index}-xxxxx"
+
+    def resource(self, backend: Backend) -> Resource:  # noqa: ARG002  # the same for all
+        """
+        A JobSet.
+        """
+        return _JOB_SET
+
+    def hosts(self, setting: Setting, role: str, count: int) -> list[str]:
+        """
+        The pods' host names under the JobSet's own Service.
+        """
+        return [f"{setting.name}-{role}-0-{index}.{setting.name}.{setting.options.namespace}.svc" for index in range(count)]
+
+    def objects(self, setting: Setting) -> tuple[dict[str, Any], ...]:
+        """
+        The JobSet.
+        """
+        policy = setting.job.run_policy
+        spec = job_set_spec(setting)
+        if policy.suspend:
+            spec["suspend"] = True
+        return (setting.top(_JOB_SET, spec),)
+
+    def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
+        """
+        Refuse what Jobs cannot do.
+        """
+        check_jobs(job, "kubernetes.workload='jobset'")
+
+
+def job_set_spec(setting: Setting) -> dict[str, Any]:
+    """
+    The spec of a JobSet: also what a TrainingRuntime is made of.
+    """
+    job = setting.job
+    spec: dict[str, Any] = {
+        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True, "subdomain": setting.name},
+        # The coordinator leaves last, and with it all of its role.
+        "successPolicy": {"operator": "All", "targetReplicatedJobs": [setting.coordinator.role]},
+        "failurePolicy": _failure_policy(job),
+        "replicatedJobs": [
+            {"name": group.role, "replicas": 1, "template": {"spec": job_spec(setting, group.role)}} for group in job.groups
+        ],
+    }
+    if job.run_policy.ttl_seconds_after_finished is not None:
+        spec["ttlSecondsAfterFinished"] = job.run_policy.ttl_seconds_after_finished
+    return spec
+
+
+def _failure_policy(job: Job) -> dict[str, Any]:
+    """
+    Which failed Jobs have all of them started again.
+    """
+    policy = job.run_policy
+    if policy.restart_scope is RestartScope.REPLICA:
+        return {"maxRestarts": 0}
+    again = restartable(job)
+    never = [group.role for group in job.groups if group.role not in again]
+    by_code = [role for role in again if restart_policy(job, role) is RestartPolicy.EXIT_CODE]
+    rules = []
+    if never:
+        rules.append({"name": "never", "action": "FailJobSet", "targetReplicatedJobs": never})
+    if by_code:
+        reasons = ["PodFailurePolicy"]
+        rules.append({"name": "exitCode", "action": "FailJobSet", "targetReplicatedJobs": by_code, "onJobFailureReasons": reasons})
+    if policy.active_deadline_seconds is not None:
+        rules.append({"name": "deadline", "action": "FailJobSet", "onJobFailureReasons": ["DeadlineExceeded"]})
+    limit = policy.backoff_limit
+    return {"maxRestarts": INT32 if limit is None else limit, **({"rules": rules} if rules else {})}
