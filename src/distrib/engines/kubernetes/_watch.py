@@ -107,7 +107,7 @@ class Watch:
     def _run(self) -> None:
         while not self._stopped.is_set() and self._goes_on():
             # Not at once, should the server, or something in front of it, end watches as soon as they begin.
-            self._stopped.wait(_pause_after(max(1, self._failures)))
+            self._stopped.wait(pause_after(max(1, self._failures)))
 
     def _goes_on(self) -> bool:
         try:
@@ -172,6 +172,9 @@ class Watch:
             self._tell(News(self.kind, "LOST", error=error))
 
 
-def _pause_after(failures: int) -> float:
+def pause_after(failures: int) -> float:
+    """
+    How many seconds to wait before the next try, after so many that have failed.
+    """
     longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** (failures - 1))
     return longest * random.uniform(0.5, 1)  # noqa: S311  # nothing secret

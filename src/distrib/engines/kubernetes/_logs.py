@@ -1,0 +1,332 @@
+"""
+The logs of a run's pods, as they grow: merged, without loss and without repeats.
+
+Each pod is read by a thread of its own, which waits for its container to start, reads until it has ended, and takes up again
+where it was when the connection breaks: the server can only be asked for what was written since a full second, so the lines
+of that second that have been read before are counted, and left out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic, time
+
+from ._client import ApiError, Client, UnreachableError
+from ._seen import Pod
+from ._watch import pause_after
+
+#: A line that is longer is given out in pieces.
+LONGEST_PARTIAL = 1 << 16
+_TAIL = 1 << 14
+_BAD_REQUEST, _ABSENT = 400, 404
+# Containers end at some time within the second that Kubernetes tells.
+_SECOND = 1.0
+_FRACTION = slice(19, 29)
+
+Show = Callable[[str, bytes], None]
+
+
+class Cursor:
+    """
+    How far the log of a container has been read.
+    """
+
+    def __init__(self) -> None:
+        self._latest = b""
+        self._second = b""
+        self._count = 0
+        self._skip = 0
+        self._rest = b""
+        self._given = 0
+        self._owed = 0
+
+    def since(self) -> str | None:
+        """
+        What to ask the server for: a time, or None for all of it. From now on, what comes is taken for the answer.
+        """
+        self._rest, self._skip, self._owed, self._given = b"", self._count, self._given, 0
+        return self._second.decode() or None
+
+    def take(self, piece: bytes) -> bytes:
+        """
+        What is new in the next piece of the answer, in whole lines unless they are very long, and without the times.
+        """
+        *lines, rest = (self._rest + piece).split(b"\n")
+        found = []
+        for line in lines:
+            text = self._text(line)
+            if text is not None:
+                found += [text, b"\n"]
+                self._given = 0
+        self._rest = rest
+        if len(rest) > LONGEST_PARTIAL:
+            found.append(self._partial())
+        return b"".join(found)
+
+    def end(self) -> bytes:
+        """
+        The rest: a last line that was not finished.
+        """
+        stamp, _, text = self._rest.partition(b" ")
+        self._rest = b""
+        if not text or self._is_known(stamp):
+            return b""
+        return text[self._owed :] + b"\n"
+
+    def _text(self, line: bytes) -> bytes | None:
+        stamp, _, text = line.partition(b" ")
+        if self._is_known(stamp):
+            self._skip -= 1
+            return None
+        self._skip = 0
+        second = stamp[: _FRACTION.start] + stamp[_FRACTION.stop + 1 :]
+        if second > self._second:
+            self._second, self._count = second, 0
+        # One of the standard output may come after a later one of the standard error: it was written in this second, or before.
+        self._count += second == self._second
+        self._latest = max(self._latest, stamp)
+        text, self._owed = text[self._owed :], 0
+        return text
+
+    def _is_known(self, stamp: bytes) -> bool:
+        return self._skip > 0 and stamp <= self._latest
+
+    def _partial(self) -> bytes:
+        stamp, _, text = self._rest.partition(b" ")
+        if self._is_known(stamp):
+            return b""
+        given, self._owed = text[self._owed :], max(0, self._owed - len(text))
+        self._given += len(text)
+        self._rest = stamp + b" "
+        return given
+
+
+class Reader:
+    """
+    Reads the log of one pod, whatever becomes of its container.
+    """
+
+    def __init__(self, client: Client, namespace: str, pod: Pod, show: Show) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._show = show
+        self._changed = threading.Condition()
+        self._pod = pod
+        self._gone = False
+        self._closed = False
+        self._versions = 0
+        self._stream_close: Callable[[], None] | None = None
+        self.thread = threading.Thread(target=self._run, name=f"distrib reads {pod.name}", daemon=True)
+        self.thread.start()
+
+    def see(self, pod: Pod, *, gone: bool) -> None:
+        """
+        A new version of the pod.
+        """
+        with self._changed:
+            self._pod, self._gone = pod, self._gone or gone
+            self._versions += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """
+        Read no more.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._stream_close is not None:
+            self._stream_close()
+
+    def _run(self) -> None:
+        number = 0
+        while self._await_start(number):
+            # Of the ends before the last one nothing is kept.
+            number = max(number, self._pod.restarts - 1)
+            self._read(number)
+            number += 1
+
+    def _await_start(self, number: int) -> bool:
+        with self._changed:
+            while not self._closed:
+                if self._pod.starts > number:
+                    return True
+                if self._gone or self._pod.is_over:
+                    return False
+                self._changed.wait()
+        return False
+
+    def _read(self, number: int) -> None:
+        cursor, failures = Cursor(), 0
+        while not self._closed:
+            seen = self._versions
+            try:
+                self._read_once(number, cursor)
+                ended = self._server_time()
+                failures = 0
+                if self._has_all(number, ended, seen):
+                    break
+            except UnreachableError:
+                failures += 1
+                self._await_change(self._versions, pause_after(failures))
+            except ApiError as error:
+                if error.status == _ABSENT or self._gone:
+                    break
+                failures += 1
+                if error.status == _BAD_REQUEST:  # it is being started; its next version will tell more
+                    if self._is_done(number):
+                        break
+                    self._await_change(seen, None)
+                else:
+                    self._await_change(self._versions, pause_after(failures))
+        rest = cursor.end()
+        if rest:
+            self._show(self._pod.replica, rest)
+
+    def _read_once(self, number: int, cursor: Cursor) -> None:
+        since = cursor.since()
+        query = {"container": self._pod.container, "timestamps": "true", **({"sinceTime": since} if since else {})}
+        query["previous" if self._pod.restarts > number else "follow"] = "true"
+        stream = self._client.log(self._namespace, self._pod.name, **query)
+        self._stream_close = stream.close
+        if self._closed:
+            stream.close()
+        for piece in stream.pieces():
+            found = cursor.take(piece)
+            if found:
+                self._show(self._pod.replica, found)
+
+    def _has_all(self, number: int, when: float, seen: int) -> bool:
+        """
+        Whether the log ended because the container did, and not because somebody in between had enough.
+        """
+        failures = 1
+        while not self._is_done(number) and not self._closed:
+            # The end of the container is told by the pod's next version, which is on its way.
+            if not self._await_change(seen, pause_after(failures) + _SECOND):
+                return False
+            seen = self._versions
+        end = self._pod.ends.get(number)
+        return end is None or end.time <= when + _SECOND
+
+    def _is_done(self, number: int) -> bool:
+        return self._gone or self._pod.is_over or self._pod.restarts > number or number in self._pod.ends
+
+    def _await_change(self, seen: int, timeout: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or self._gone or self._versions > seen, timeout)
+
+    def _server_time(self) -> float:
+        return time() + self._client.skew
+
+
+class Logs:
+    """
+    The logs of several pods.
+
+    Args:
+        client: Whom to ask.
+
+        namespace: Where the pods are.
+
+        show: Called with a replica's name and what it has written, by one thread at a time.
+    """
+
+    def __init__(self, client: Client, namespace: str, show: Show) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._show_it = show
+        self._lock = threading.Lock()
+        self._readers: dict[str, Reader] = {}
+        #: The last bytes of each replica's log.
+        self.tails: dict[str, bytes] = {}
+
+    def see(self, pod: Pod, *, gone: bool) -> None:
+        """
+        A new version of a pod; the first one of each begins to be read.
+        """
+        reader = self._readers.get(pod.uid)
+        if reader is not None:
+            reader.see(pod, gone=gone)
+        elif pod.replica and not gone:
+            self._readers[pod.uid] = Reader(self._client, self._namespace, pod, self._show)
+
+    def drain(self, seconds: float) -> None:
+        """
+        Wait until all that was written has been read: at most so long.
+        """
+        until = monotonic() + seconds
+        for reader in list(self._readers.values()):
+            reader.thread.join(max(0.0, until - monotonic()))
+        self.close()
+
+    def close(self) -> None:
+        """
+        Read no more.
+        """
+        for reader in list(self._readers.values()):
+            reader.close()
+
+    def _show(self, name: str, data: bytes) -> None:
+        with self._lock:
+            self.tails[name] = (self.tails.get(name, b"") + data)[-_TAIL:]
+            self._show_it(name, data)
+
+
+class Channel:
+    """
+    What readers have read, on its way to one who asks for the next line; they wait for that one when it is slow.
+    """
+
+    _MOST = 1 << 20
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[str, bytes]] = []
+        self._size = 0
+        self._state = threading.Condition()
+        self._ended = False
+
+    def put(self, name: str, data: bytes) -> None:
+        """
+        Add something, when there is room for it.
+        """
+        with self._state:
+            self._state.wait_for(lambda: self._size < self._MOST or self._ended)
+            self._pieces.append((name, data))
+            self._size += len(data)
+            self._state.notify_all()
+
+    def end(self) -> None:
+        """
+        Nothing more will come, or nothing more is wanted.
+        """
+        with self._state:
+            self._ended = True
+            self._state.notify_all()
+
+    def take(self) -> Iterator[tuple[str, bytes]]:
+        """
+        What there is, as it comes.
+        """
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._pieces or self._ended)
+                pieces, self._pieces, self._size = self._pieces, [], 0
+                self._state.notify_all()
+            if not pieces:
+                return
+            yield from pieces
+
+
+def read_all(client: Client, namespace: str, pod: Pod) -> Iterator[bytes]:
+    """
+    All lines of a pod's container that the cluster still has, in pieces; nothing if there is no pod any more.
+    """
+    for previous in (["true"] if pod.restarts else []) + [""]:
+        query = {"container": pod.container, **({"previous": previous} if previous else {})}
+        try:
+            yield from client.log(namespace, pod.name, **query).pieces()
+        except ApiError as error:
+            if error.status not in (_ABSENT, _BAD_REQUEST):
+                raise
