@@ -33,13 +33,18 @@ def _telling(name: str, rule: Any) -> Callable[[Any], Any]:
     return lambda value: _fields.attempt(name, rule, value)
 
 
-def _one_of(words: tuple[str, ...]) -> Callable[[Any], str | None]:
-    def rule(value: str | None) -> str | None:
-        if value is not None and value not in words:
-            raise refuse("", value, f"no such word.{_fields.nearest(value, words)}")
-        return value
+def _one_of(words: tuple[str, ...], value: str | None) -> str | None:
+    if value is not None and value not in words:
+        raise refuse("", value, f"no such word.{_fields.nearest(value, words)}")
+    return value
 
-    return rule
+
+def _workload(value: str | None) -> str | None:
+    return _one_of(WORKLOADS, value)
+
+
+def _pull_policy(value: str | None) -> str | None:
+    return _one_of(_PULL_POLICIES, value)
 
 
 def _namespace(value: str) -> str:
@@ -178,13 +183,13 @@ class KubernetesOptions:
     context: str | None = attrs.field(default=None, converter=_text)
     kubeconfig: str | None = attrs.field(default=None, converter=_text)
     image: str | None = attrs.field(default=None, converter=_fields.image)
-    workload: str | None = attrs.field(default=None, converter=_one_of(WORKLOADS))
+    workload: str | None = attrs.field(default=None, converter=_workload)
     storage: str | None = attrs.field(default=None, converter=_storage)
     pod_patch: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_patch)
     queue: str | None = attrs.field(default=None, converter=_queue)
     service_account: str | None = attrs.field(default=None, converter=_fields.subdomain)
     security_context: bool | Mapping[str, Any] = attrs.field(default=True, converter=_security)
-    image_pull_policy: str | None = attrs.field(default=None, converter=_one_of(_PULL_POLICIES))
+    image_pull_policy: str | None = attrs.field(default=None, converter=_pull_policy)
     cluster_domain: str | None = attrs.field(default=None, converter=_fields.subdomain)
     python: str = attrs.field(default="python", converter=_python)
     grace_period: float = attrs.field(default=10.0, converter=_seconds)
