@@ -14,15 +14,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
 from ..._outcome import ByRank
-from ...engine import Event, Results, Run, RunState, RunStatus
+from ...engine import Event, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, RunFailedError, RunTimeoutError, did_you_mean
+from .._results import NamedResults
 from ._history import Progress, for_people, is_alive, outdated, read_about, read_events, remove
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
@@ -43,90 +43,27 @@ _AWAKE_SECONDS = 0.5
 _LONG_SECONDS = 1.0
 
 
-class LocalResults(Results[R_co]):
+class LocalResults(NamedResults[R_co]):
     """
     The values of a run's replicas, read from its folder when they are asked for.
     """
 
     def __init__(self, folder: str, names: Sequence[str], coordinator: str) -> None:
+        super().__init__(names, coordinator)
         self._folder = folder
-        self._names = names
-        self._coordinator = coordinator
-        self._loaded: dict[str, R_co | ByRank] = {}
-
-    @property
-    def value(self) -> R_co:
-        if self._has(self._coordinator) and not isinstance(self._load(self._coordinator), ByRank):
-            return self._value(self._coordinator)
-        # Of several processes, the first may be on another replica than it was at the start.
-        found = self.by_rank()
-        return found[0] if 0 in found else self._value(self._coordinator)
-
-    def __getitem__(self, role: str) -> Sequence[R_co]:
-        names = [name for name in self._names if name.rpartition("-")[0] == role]
-        if not names:
-            roles = dict.fromkeys(name.rpartition("-")[0] for name in self._names)
-            raise LookupError(f"no replica has the role {role!r}.{did_you_mean(role, roles)}")
-        return _Values(self, names)
-
-    def items(self) -> Iterator[tuple[str, R_co]]:
-        return ((name, load()) for _, name, load in self._all())
-
-    def by_rank(self) -> Mapping[int, R_co]:
-        return {rank: load() for rank, _, load in self._all()}
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> list[tuple[int, str, Callable[[], R_co]]]:
-        """
-        The rank of each process that returned a value, its name, and what loads the value; by rank.
-        """
-        found: list[tuple[int, str, Callable[[], R_co]]] = []
-        for place, name in enumerate(self._names):
-            several = self._load(name) if self._has(name) else None
-            if isinstance(several, ByRank):
-                found += [(rank, f"{name}/{at}", partial(several.value, rank)) for at, rank in enumerate(several.pickled)]
-            elif self._has(name):
-                found.append((place, name, partial(self._value, name)))
-        return sorted(found, key=lambda one: one[0])
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, "results", f"{name}.pickle")
 
-    def _has(self, name: str) -> bool:
-        return name in self._loaded or os.path.exists(self._path(name))
+    def _is_kept(self, name: str) -> bool:
+        return os.path.exists(self._path(name))
 
-    def _value(self, name: str) -> R_co:
-        found: Any = self._load(name)
-        return found.value(min(found.pickled)) if isinstance(found, ByRank) else found  # type: ignore[no-any-return]
-
-    def _load(self, name: str) -> R_co | ByRank:
-        if name not in self._loaded:
-            try:
-                with open(self._path(name), "rb") as file:
-                    self._loaded[name] = pickle.load(file)
-            except FileNotFoundError:
-                raise LookupError(f"{name} returned no value: it was stopped before its function returned") from None
-        return self._loaded[name]
-
-
-class _Values(Sequence[Any]):
-    """
-    The values of one role, each read when it is asked for: a replica without one spoils only its own place.
-    """
-
-    def __init__(self, results: LocalResults[Any], names: Sequence[str]) -> None:
-        self._results = results
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._results._value(name) for name in self._names[index]]
-        return self._results._value(self._names[index])
+    def _read(self, name: str) -> R_co | ByRank:
+        try:
+            with open(self._path(name), "rb") as file:
+                return pickle.load(file)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            raise LookupError(f"{name} returned no value: it was stopped before its function returned") from None
 
 
 class StoredRun(Run[R_co]):
