@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from ._job import Job
 from ._registry import get_engine
+from .engines.flyte import _late
 from .errors import InvalidJobError
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class DistributedTask(Generic[P, R_co]):
         from ._cancelling import cancelling
         from .errors import EngineError
 
+        if not _late.is_flytes(self) and _late.in_flyte():
+            _late.become(self)
+            return self(*args, **kwargs)
         try:
             with cancelling() as watch:
                 return watch.over(self.submit(*args, **kwargs)).result()
@@ -119,8 +123,7 @@ class DistributedTask(Generic[P, R_co]):
         """
         options = {**self.job.engine_options.get(engine, {}), **options}
         job = self.job.evolve(engine=engine, engine_options={**self.job.engine_options, engine: options})
-        _check_engine_options(job)
-        return DistributedTask(self.function, job)
+        return self._copy(job)
 
     def options(self, **changes: Any) -> DistributedTask[P, R_co]:
         """
@@ -129,9 +132,25 @@ class DistributedTask(Generic[P, R_co]):
         Raises:
             InvalidJobError: A keyword or its value is wrong.
         """
-        job = self.job.evolve(**changes)
+        return self._copy(self.job.evolve(**changes))
+
+    def _copy(self, job: Job) -> DistributedTask[P, R_co]:
         _check_engine_options(job)
-        return DistributedTask(self.function, job)
+        # Not yet a task of Flyte's: most copies are for one call. It becomes one when Flyte meets it.
+        copy = DistributedTask(self.function, job)
+        _late.note_home(copy)
+        return copy
+
+    if not TYPE_CHECKING:  # for what has types, a misspelt name stays an error
+
+        def __getattr__(self, name: str) -> Any:
+            """
+            What only tasks of Flyte have: looked for, it turns this one into such a task if flytekit is imported.
+            """
+            if _late.has(self, name):
+                _late.become_for(self, name)
+                return getattr(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{group.role}={group.replicas}" for group in self.job.groups)
@@ -278,7 +297,9 @@ def _decorator_of(job: Job) -> Callable[[Callable[P, R]], DistributedTask[P, R]]
 
     def decorate(function: Callable[P, R]) -> DistributedTask[P, R]:
         _check_function(function)
-        return DistributedTask(function, job)
+        task = DistributedTask(function, job)
+        _late.offer(task)
+        return task
 
     return decorate
 

@@ -352,13 +352,13 @@ def _device_count(value: Amount) -> str:
     return str(devices(size_of(value)))
 
 
-def plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+def plain(value: Mapping[str, Any], *, objects: bool = False) -> Mapping[str, Any]:
     """
-    A mapping of plain data, frozen to its depth.
+    A mapping of plain data, frozen to its depth; with *objects* it may hold anything else too.
     """
     if not isinstance(value, Mapping):
         raise refuse("", value, "write a mapping.")
-    frozen: Mapping[str, Any] = freeze(value)
+    frozen: Mapping[str, Any] = freeze(value, objects=objects)
     return frozen
 
 

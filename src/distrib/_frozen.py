@@ -55,21 +55,30 @@ class FrozenMap(Mapping[str, V_co]):
 EMPTY: FrozenMap[Any] = FrozenMap()
 
 
-def freeze(value: Any, depth: int = 0) -> Any:
+def freeze(value: Any, depth: int = 0, *, objects: bool = False) -> Any:
     """
     A frozen copy of plain data (what JSON can hold): lists become tuples, mappings :class:`FrozenMap`.
+
+    Args:
+        value: What to freeze.
+
+        depth: How deep it is nested already.
+
+        objects: Whether it may hold anything else too, which is kept as it is.
 
     Raises:
         InvalidJobError: It holds something else; the field says where.
     """
     if depth > _DEEPEST:
         raise refuse("", value, f"nested more than {_DEEPEST} levels deep.")
-    if isinstance(value, _SCALARS):
+    if isinstance(value, _SCALARS) and not (objects and type(value) not in _SCALARS):
         return _scalar(value)
     if isinstance(value, Mapping):
-        return FrozenMap({_key(key): _at(f"[{key!r}]", item, depth) for key, item in value.items()})
+        return FrozenMap({_key(key): _at(f"[{key!r}]", item, depth, objects) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
-        return tuple(_at(f"[{place}]", item, depth) for place, item in enumerate(value))
+        return tuple(_at(f"[{place}]", item, depth, objects) for place, item in enumerate(value))
+    if objects:
+        return value
     raise refuse("", value, f"a {type(value).__name__} is no plain data; write text, numbers, booleans, lists and mappings.")
 
 
@@ -82,9 +91,9 @@ def thaw(value: Any) -> Any:
     return [thaw(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _at(place: str, item: Any, depth: int) -> Any:
+def _at(place: str, item: Any, depth: int, objects: bool) -> Any:
     try:
-        return freeze(item, depth + 1)
+        return freeze(item, depth + 1, objects=objects)
     except InvalidJobError as error:
         raise under(place, error) from None
 

@@ -15,7 +15,7 @@ from ._cluster import REPLICA_VARIABLE, RUN_VARIABLE
 from ._frozen import EMPTY, FrozenMap
 from ._model import ReplicaGroup
 from ._refusal import refuse, shown
-from ._registry import engines, get_backend
+from ._registry import engines, get_backend, get_engine
 from .errors import InvalidJobError, UnknownEngineError, did_you_mean
 
 if TYPE_CHECKING:
@@ -211,9 +211,19 @@ def engine_options_of(given: Mapping[str, Any], by_engine: Mapping[str, Any]) ->
     for name, options in _fields.attempt("engine_options", dict, given).items():
         if name not in engines:
             raise refuse(f"engine_options[{shown(name)}]", options, f"no such engine.{_fields.nearest(name, engines)}")
-        found[name] = _fields.attempt(f"engine_options[{name!r}]", _fields.plain, options)
+        found[name] = _fields.attempt(f"engine_options[{name!r}]", partial(_engine_values, name), options)
     for name, options in by_engine.items():
         if name in found:
             raise refuse(name, options, "this engine is in engine_options= too; write it once.")
-        found[name] = _fields.attempt(name, _fields.plain, options)
+        found[name] = _fields.attempt(name, partial(_engine_values, name), options)
     return FrozenMap(found) if found else EMPTY
+
+
+def _engine_values(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return _fields.plain(options)
+    except InvalidJobError:
+        # The engine is loaded only to ask it whether it takes what no other does.
+        if not get_engine(name).takes_objects:
+            raise
+    return _fields.plain(options, objects=True)

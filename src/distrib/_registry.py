@@ -192,7 +192,7 @@ backends: Registry[Backend] = Registry(
 engines: Registry[Engine] = Registry(
     kind="engine",
     group="distrib.engines",
-    built_in={"local": "distrib.engines.local:LocalEngine"},
+    built_in={"local": "distrib.engines.local:LocalEngine", "flyte": "distrib.engines.flyte:FlyteEngine"},
     base=_engine_class,
     unknown=UnknownEngineError,
 )

@@ -315,6 +315,8 @@ class Engine(ABC):
     name: ClassVar[str]
     #: A frozen attrs class: what ``.on(name, ...)`` takes.
     options: ClassVar[type]
+    #: Whether options may hold objects that are no plain data. Jobs that have such options cannot be written down as data.
+    takes_objects: ClassVar[bool] = False
 
     def options_of(self, job: Job) -> Any:
         """

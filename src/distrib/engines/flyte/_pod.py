@@ -1,0 +1,111 @@
+"""
+In a pod of Flyte's: be the replica that the pod was started as.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..._cluster import REPLICA_VARIABLE, RUN_VARIABLE, ClusterSpec, Replica, encode_cluster, encode_replica
+from ..._outcome import ByRank
+from ...errors import DistribError
+from ._errors import as_flytes
+from ._members import Carried, carrying
+from ._peers import Peers
+
+if TYPE_CHECKING:
+    from ..._job import Job
+    from ...backend import Backend
+    from ._task import DistributedFlyteTask
+
+__all__ = ["run_in_pod", "whoami"]
+
+#: What Flyte calls the execution, the task and the attempt, in every replica alike.
+_NAMES = ("FLYTE_INTERNAL_EXECUTION_ID", "FLYTE_INTERNAL_TASK_NAME", "FLYTE_ATTEMPT_NUMBER")
+#: The address of whoever is alone, which nobody asks for.
+_NOWHERE = "localhost:1"
+
+
+def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
+    """
+    Run the function as the replica that this pod is.
+
+    Returns:
+        Its value, if this is the coordinator.
+
+    Raises:
+        IgnoreOutputs: It is not, or another replica has failed before it and has told Flyte why.
+
+        DistribError: The pod was started as something else than a replica of the job.
+
+        Exception: What the function has raised, as Flyte is to see it.
+    """
+    from flytekit.core.base_task import IgnoreOutputs
+
+    job = task.job
+    me = whoami(job, os.environ)
+    _become(job.backend, me)
+    peers = Peers.of_this_task(me, service=job.backend.role(me.role).service)
+    function = job.backend.wrap(carrying(task.function), job)
+    with peers.watched():
+        try:
+            value = function(**inputs)
+        except Exception as error:
+            if peers.failed_before(error):
+                raise IgnoreOutputs(f"{me.name} failed after another replica") from error
+            raise as_flytes(error) from error.__cause__
+    if isinstance(value, ByRank):
+        return _of_rank_zero(value)
+    if not me.is_coordinator:
+        raise IgnoreOutputs(f"{me.name} is not the coordinator; only that one's outputs are the task's")
+    return value.unpack() if isinstance(value, Carried) else value
+
+
+def _of_rank_zero(values: ByRank) -> Any:
+    from flytekit.core.base_task import IgnoreOutputs
+
+    if 0 not in values.pickled:
+        raise IgnoreOutputs("the process of rank 0 ran elsewhere; only its outputs are the task's")
+    value = values.value(0)
+    return value.unpack() if isinstance(value, Carried) else value
+
+
+def whoami(job: Job, environ: Mapping[str, str]) -> Replica:
+    """
+    Which replica the environment says that this process is, its coordinator known.
+
+    Raises:
+        DistribError: The job has several, and the environment knows of no other: the message says which plug-in is missing.
+    """
+    backend = job.backend
+    found = backend.discover(environ)
+    if found is None:
+        if job.world_size > 1:
+            raise DistribError(_unaccompanied(job))
+        found = ClusterSpec({job.groups[0].role: (_NOWHERE,)}).replicas[0]
+    return attrs.evolve(found, is_coordinator=backend.coordinator(found.cluster).name == found.name)
+
+
+def _unaccompanied(job: Job) -> str:
+    groups = ", ".join(f"{group.role}={group.replicas}" for group in job.groups)
+    plugin = job.backend.flyte_task(job).type
+    return (
+        f"this pod was started alone, and the task is to run as {groups}: nothing in its environment says who it is. "
+        f"Flyte runs tasks of the type {plugin!r} as one ordinary container where its plug-in for them is not enabled. "
+        f"Add {plugin!r} to tasks.task-plugins.enabled-plugins and to default-for-task-types of flytepropeller, "
+        "and install the Kubeflow training operator in the cluster."
+    )
+
+
+def _become(backend: Backend, me: Replica) -> None:
+    """
+    Set the environment of a replica: what the operator has set, made usable, and our own.
+    """
+    if me.cluster.world_size > 1 or backend.discover(os.environ) is not None:
+        os.environ.update(backend.environment(me, me.cluster))
+    os.environ[REPLICA_VARIABLE] = encode_replica(me, encode_cluster(me.cluster))
+    os.environ[RUN_VARIABLE] = "-".join(filter(None, (os.environ.get(name, "") for name in _NAMES))) or "flyte"

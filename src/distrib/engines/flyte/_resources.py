@@ -1,0 +1,116 @@
+"""
+The resources, image and variables of a task: what the job says and what Flyte's own keywords say, each said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..._model import Resources
+from ..._refusal import refuse
+from ...errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from ..._job import Job
+
+__all__ = ["as_texts", "environment_of", "from_flyte", "image_of", "shared_memory_of", "to_flyte", "with_resources"]
+
+#: Our field -> flytekit's.
+_FIELDS = {"cpu": "cpu", "memory": "mem", "gpu": "gpu", "ephemeral_storage": "ephemeral_storage"}
+
+
+def to_flyte(resources: Resources | None, field: str) -> Any:
+    """
+    flytekit's ``Resources`` of ours; None if nothing is asked for.
+
+    Raises:
+        UnsupportedError: Flyte has no word for one of them.
+    """
+    from flytekit import Resources as FlyteResources
+
+    if resources is None:
+        return None
+    for name in resources.extended:
+        raise UnsupportedError(
+            f"{field}.extended[{name!r}]: Flyte has no such resource. Ask for it in flyte={{'pod_template': ...}}.",
+            field=f"{field}.extended",
+        )
+    given = {theirs: str(value) for ours, theirs in _FIELDS.items() if (value := getattr(resources, ours)) is not None}
+    return FlyteResources(**given) if given else None
+
+
+def from_flyte(resources: Any) -> Resources | None:
+    """
+    Our resources of flytekit's; None if nothing is asked for.
+    """
+    given = {ours: value for ours, theirs in _FIELDS.items() if (value := getattr(resources, theirs, None)) is not None}
+    return Resources(**given) if given else None
+
+
+def as_texts(resources: Any) -> Any:
+    """
+    flytekit's ``Resources`` with numbers made texts, which the rest of flytekit takes for granted; a copy.
+    """
+    if resources is None:
+        return None
+    changed = {theirs: _text(value) for theirs in _FIELDS.values() if (value := getattr(resources, theirs)) is not None}
+    return type(resources)(**changed)
+
+
+def _text(value: Any) -> Any:
+    return type(value)(_text(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def with_resources(job: Job, spec: Any) -> Job:
+    """
+    The job with what the task as a whole is given, for groups that say nothing of it themselves.
+    """
+    own = {"requests": from_flyte(spec.requests), "limits": from_flyte(spec.limits)}
+    changes = {name: _over(getattr(job, name), found) for name, found in own.items() if found is not None}
+    return job.evolve(**changes) if changes else job
+
+
+def _over(own: Resources | None, found: Resources) -> Resources:
+    return found if own is None else found.over(own)
+
+
+def image_of(job: Job, given: Any) -> Any:
+    """
+    The image of the task.
+    """
+    if given is not None and job.image is not None and given != job.image:
+        raise refuse("flyte.container_image", given, f"image={job.image!r} says otherwise; write it once.")
+    return given if given is not None else job.image
+
+
+def environment_of(job: Job, given: Mapping[str, str]) -> dict[str, str]:
+    """
+    The variables of the task.
+    """
+    for name, value in given.items():
+        if job.env.get(name, value) != value:
+            raise refuse(f"flyte.environment[{name!r}]", value, f"env= of the job says {job.env[name]!r}; write it once.")
+    return {**job.env, **given}
+
+
+def shared_memory_of(job: Job, given: bool | str | None) -> bool | str | None:
+    """
+    The size of ``/dev/shm``, which Flyte has one of for all replicas.
+    """
+    sizes = {group.role: _shared_memory(job, group.role) for group in job.groups}
+    found = set(sizes.values())
+    if len(found) > 1:
+        told = ", ".join(f"{role}={size or 'none'}" for role, size in sizes.items())
+        raise UnsupportedError(f"shared_memory: Flyte gives all replicas the same, and the job asks for {told}.", field="shared_memory")
+    size = found.pop() if found else None
+    if given is not None and size is not None and given != size:
+        raise refuse("flyte.shared_memory", given, f"the job's own resources say shared_memory={size!r}; write it once.")
+    return given if given is not None else size
+
+
+def _shared_memory(job: Job, role: str) -> str | None:
+    for resources in (job.resources_limits(role), job.resources_requests(role)):
+        if resources is not None and resources.shared_memory is not None:
+            return resources.shared_memory
+    return None
