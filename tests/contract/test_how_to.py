@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from distrib import Backend
+
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE = ROOT / "examples" / "own_backend"
 PAGE = (ROOT / "docs" / "how-to" / "own-backend.md").read_text(encoding="utf-8")
@@ -21,6 +23,16 @@ def test_every_file_of_the_template_is_on_the_page(name: str) -> None:
     Word by word; and the page's examples are run with the documentation.
     """
     assert (TEMPLATE / name).read_text(encoding="utf-8") in BLOCKS
+
+
+def test_the_page_names_what_there_is() -> None:
+    """
+    Everything that a backend can say is on the page, and nothing else is in its tables.
+    """
+    rows = re.findall(r"^\| (`.*?) \|", PAGE, flags=re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`(\w+)", row)} - {"Role"}
+    public = {name for name in vars(Backend) | Backend.__annotations__ if not name.startswith("_")}
+    assert named == public - {"role"}  # the look-up of a role is for those who call a backend
 
 
 def test_a_whole_backend_is_short() -> None:
