@@ -155,6 +155,19 @@ def kill_node(folder: Path, name: str) -> None:
     os.kill(int((folder / name).read_text()), signal.SIGKILL)
 
 
+def agent(run: Any, name: str) -> int:
+    """
+    The process id of a node, once it has started.
+    """
+    limit = time.monotonic() + 60
+    while True:
+        for event in run.events():
+            if (event.kind, event.replica) == ("started", name):
+                return int(event.message.split()[0].removeprefix("pid="))
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("lost", ["worker-1", "worker-0"])
 def test_training_goes_on_without_a_killed_node(tmp_path: Path, lost: str) -> None:
     """
@@ -165,6 +178,52 @@ def test_training_goes_on_without_a_killed_node(tmp_path: Path, lost: str) -> No
     assert run.result(120) == [1]
     assert run.status().state is RunState.SUCCEEDED
     assert any("goes on without" in event.message for event in run.events())
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["worker-1", "worker-0"])
+@pytest.mark.parametrize("seconds", [0.3, 0.9])
+def test_a_node_may_be_lost_while_nodes_meet(tmp_path: Path, lost: str, seconds: float) -> None:
+    """
+    One that had come, and is gone before all know of each other, is waited for no longer than its heart is expected to beat.
+    """
+    started = time.monotonic()
+    run = nodes.submit(tmp_path, 100_000)
+    node = agent(run, lost)
+    time.sleep(seconds)
+    os.kill(node, signal.SIGKILL)
+    assert run.result(120) == [1]
+    assert time.monotonic() - started < 40
+
+
+@distributed("pytorch", elastic=Elastic(max_nodes=2, max_restarts=0, rdzv_configs=QUICK), local=ECHO)
+def held_up(folder: Path) -> int:
+    """
+    One of two never comes to the process group; the size of the group that is made without it.
+    """
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    if os.environ["WORLD_SIZE"] == "2" and distrib.replica().name == "worker-1":
+        write_pids(folder)
+        time.sleep(600)
+    with process_group("gloo"):
+        return dist.get_world_size()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_node_may_be_lost_before_the_process_group(tmp_path: Path, number: int) -> None:
+    """
+    The processes that wait for its processes are started again, which uses up no restart.
+    """
+    run = held_up.submit(tmp_path)
+    limit = time.monotonic() + 60
+    while not (tmp_path / "worker-1").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.kill(agent(run, "worker-1"), number)
+    assert run.result(60) == 1
     assert not leftovers(tmp_path)
 
 

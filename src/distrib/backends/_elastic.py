@@ -25,6 +25,8 @@ from distrib._outcome import ByRank, ProcessFailedError, end
 from distrib._processes import call_in_child, die_like, say
 from distrib.errors import EngineError
 
+from . import _rendezvous
+
 if TYPE_CHECKING:
     from distrib.backends.pytorch import Elastic
 
@@ -97,6 +99,7 @@ def _launch(elastic: Elastic, processes: int, me: Replica, launch: Callable[[Any
     """
     Train with the nodes that meet at one of them: the first, or the next one when that is gone.
     """
+    from torch.distributed import DistNetworkError
     from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
     elsewhere = os.environ.get("PET_RDZV_ENDPOINT")
@@ -107,7 +110,7 @@ def _launch(elastic: Elastic, processes: int, me: Replica, launch: Callable[[Any
     for _ in places[1:]:
         try:
             return launch(_config(elastic, processes, me, places[host], me.rank == host))
-        except RendezvousConnectionError:  # noqa: PERF203  # one turn for each node that is lost
+        except (RendezvousConnectionError, DistNetworkError):  # noqa: PERF203  # one turn for each node that is lost
             lost, host = host, _meeting_place(places, me, (host + 1) % len(places), _RETURN_SECONDS)
             say(f"the node at {places[lost]}, where the nodes met, is gone; they meet at {places[host]}")
     return launch(_config(elastic, processes, me, places[host], me.rank == host))
@@ -142,6 +145,7 @@ def _quieten() -> None:
 def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_host: bool | None) -> Any:
     from torch.distributed.launcher.api import LaunchConfig
 
+    _rendezvous.register()
     settings: dict[str, Any] = dict(elastic.rdzv_configs)
     if is_host is not None:
         # By itself each node would compare host names, and on one machine all of them would be the host.
@@ -154,7 +158,7 @@ def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_hos
         run_id=os.environ.get(RUN_VARIABLE, "distrib"),
         role="default",
         rdzv_endpoint=endpoint,
-        rdzv_backend=elastic.rdzv_backend,
+        rdzv_backend=_rendezvous.NAME if elastic.rdzv_backend == "c10d" else elastic.rdzv_backend,
         rdzv_configs=settings,
         max_restarts=elastic.max_restarts,
         monitor_interval=elastic.monitor_interval,

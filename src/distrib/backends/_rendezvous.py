@@ -1,0 +1,115 @@
+"""
+How nodes of elastic training meet: PyTorch's own rendezvous, which here also notices that a node is gone that had come.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from distrib._processes import say
+
+__all__ = ["NAME", "register"]
+
+#: What PyTorch's registry of rendezvous knows ours by.
+NAME = "distrib"
+_GLANCE_SECONDS = 0.05
+
+
+def register() -> None:
+    """
+    Tell PyTorch of it.
+    """
+    from torch.distributed.elastic.rendezvous.registry import handler_registry
+
+    handler_registry.register(NAME, _create)
+
+
+def _create(params: Any) -> Any:
+    from torch.distributed.elastic.rendezvous.api import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import handler_registry
+
+    places = (params.endpoint, params.run_id, params.min_nodes, params.max_nodes, params.local_addr)
+    return _Watchful(handler_registry.create_handler(RendezvousParameters("c10d", *places, **params.config)))
+
+
+class _Watchful:
+    """
+    PyTorch's handler, but for two things that its agents never notice: a node that is lost between its coming and the first
+    step leaves the others waiting, the agents for its word, or the processes for its processes, until a timeout ends the run.
+    """
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+        self._met: frozenset[Any] = frozenset()
+        self._round = 0
+        self._unheard_since: float | None = None
+        self._get_store = handler._get_store  # noqa: SLF001  # the last step before nodes wait for each other's word
+        handler._get_store = self._store_of_those_who_answer  # noqa: SLF001
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def get_backend(self) -> str:
+        """
+        The name that it was asked for by.
+        """
+        return NAME
+
+    def next_rendezvous(self) -> Any:
+        """
+        Meet, until all that have met are still there.
+        """
+        while True:
+            try:
+                return self._handler.next_rendezvous()
+            except _GoneError:  # noqa: PERF203  # one turn for each node that is lost
+                say("a node that had come is gone; the others meet again")
+
+    def num_nodes_waiting(self) -> int:
+        """
+        For how many nodes the agent is to have its processes started again: those that wait, and one if some are lost.
+        """
+        return max(int(self._handler.num_nodes_waiting()), int(self._is_one_lost()))
+
+    @property
+    def _state(self) -> Any:
+        return self._handler._state_holder.state  # noqa: SLF001  # who is there is told in no other way
+
+    def _is_one_lost(self) -> bool:
+        """
+        Whether a node of this round has not been heard of for twice the time after which PyTorch forgets it: those that are
+        forgotten too early, as happens in the first second of a round, are heard of again.
+        """
+        if self._state.closed or self._met <= self._state.last_heartbeats.keys():
+            self._unheard_since = None
+            return False
+        settings = self._handler.settings
+        patience = settings.keep_alive_interval.total_seconds() * settings.keep_alive_max_attempt
+        self._unheard_since = self._unheard_since or time.monotonic()
+        return time.monotonic() - self._unheard_since > patience
+
+    def _have_others_left(self) -> bool:
+        state = self._state
+        return bool(state.closed or state.round != self._round or self._met & state.wait_list)
+
+    def _store_of_those_who_answer(self) -> Any:
+        store = self._get_store()
+        me, world = self._handler._get_world()  # noqa: SLF001
+        self._round, self._met, self._unheard_since = self._state.round, frozenset(self._state.participants), None
+        # Who completes the meeting may wait a second for the others to hear of it; the second answer says that it still does.
+        for question in ("here", "ready"):
+            names = [f"distrib/{question}/{rank}" for rank in range(world)]
+            store.set(names[me], "yes")
+            while not store.check(names):
+                self._handler.num_nodes_waiting()  # asks anew who is there
+                if self._is_one_lost() or self._have_others_left():
+                    raise _GoneError
+                time.sleep(_GLANCE_SECONDS)
+        return store
+
+
+class _GoneError(Exception):
+    """
+    A node is gone that had come.
+    """
