@@ -178,6 +178,12 @@ class Backend(ABC):
         """
         return function
 
+    def remark(self, job: Job) -> str:
+        """
+        What :meth:`wrap` makes of each replica that its environment does not show: one line for plans, empty for nothing.
+        """
+        return ""
+
     def manifest(self, job: Job) -> dict[str, Any]:
         """
         The custom resource that the framework's Kubernetes operator runs *job* from: fresh plain data.

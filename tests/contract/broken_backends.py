@@ -451,6 +451,13 @@ class WrapsInNothing(Sound):
         return None  # type: ignore[return-value]
 
 
+class RemarksAtLength(Sound):
+    law, said = "test_a_remark_is_a_line", "is more than a line"
+
+    def remark(self, job: Job) -> str:
+        return "one\ntwo"
+
+
 class CannotSay(Sound):
     law, said = "test_whether_to_fork_is_yes_or_no", "it answers None"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib import InvalidJobError, Job
+from distrib import InvalidJobError, Job, distributed
 from distrib._converter import job_from_data, job_to_data
 from distrib._registry import get_backend
 from distrib.backends.pytorch import Elastic, PyTorchOptions, process_environment
@@ -124,6 +124,28 @@ class TestOptions:
         assert backend.wrap(len, Job("pytorch", worker=2)) is len
         for job in (Job("pytorch", nproc_per_node=2), Job("pytorch", elastic=Elastic())):
             assert pickle.loads(pickle.dumps(backend.wrap(len, job))).function is len
+
+    @pytest.mark.parametrize(
+        ("keywords", "said"),
+        [
+            ({"worker": 2}, None),
+            (
+                {"worker": 2, "nproc_per_node": 4},
+                "each node starts 4 processes: LOCAL_RANK 0 to 3, RANK 4 times the node's and LOCAL_RANK, WORLD_SIZE 8",
+            ),
+            ({"nproc_per_node": "gpu"}, "each node starts a process for each GPU, and sets their variables"),
+            (
+                {"nnodes": "1:2"},
+                "each node starts 1 process by PyTorch's elastic agent, which deals the ranks when 1:2 nodes have met",
+            ),
+        ],
+    )
+    def test_plans_tell_of_the_processes_of_a_node(self, keywords: dict[str, Any], said: str | None) -> None:
+        """
+        Where a node has other processes than the one with the variables that the plan shows, the plan says so.
+        """
+        plan = str(distributed("pytorch", **keywords)(len).plan([]))
+        assert f"  {said}\n" in plan if said else "each node" not in plan
 
     def test_defaults(self) -> None:
         """

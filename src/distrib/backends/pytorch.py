@@ -333,6 +333,25 @@ class PyTorchBackend(Backend):
         chosen = {group.role for group in job.groups if _THREADS in {**os.environ, **job.env, **group.env}}
         return _Node(function, options.processes, options.elasticity, frozenset(chosen))
 
+    def remark(self, job: Job) -> str:
+        """
+        The processes of a node, where it is not one that has the node's variables.
+        """
+        options: PyTorchOptions = job.options or PyTorchOptions()
+        count, elastic = options.processes, options.elasticity
+        words = {"gpu": "a process for each GPU", "cpu": "a process for each processor", "auto": "a process for each GPU, or processor"}
+        processes = words.get(str(count), f"{count} {'process' if count == 1 else 'processes'}")
+        if elastic is not None:
+            return f"each node starts {processes} by PyTorch's elastic agent, which deals the ranks when {elastic.nnodes} nodes have met"
+        if isinstance(count, str):
+            return f"each node starts {processes}, and sets their variables"
+        if count == 1:
+            return ""
+        return (
+            f"each node starts {processes}: LOCAL_RANK 0 to {count - 1}, "
+            f"RANK {count} times the node's and LOCAL_RANK, WORLD_SIZE {count * job.world_size}"
+        )
+
     def fork_safe(self) -> bool:
         """
         Whether CUDA has not been started in this process, and no Python thread could be cut off by a fork.

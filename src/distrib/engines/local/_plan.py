@@ -91,6 +91,8 @@ class LocalPlan(Plan[R_co]):
         lines = [f"{self.call.name}: {count} {'replica' if count == 1 else 'replicas'} of {self.job.framework} on this machine"]
         if self.preload:
             lines.append(f"  imported once: {', '.join(self.preload)}")
+        remark = self.job.backend.remark(self.job)
+        lines += [f"  {remark}"] if remark else []
         lines += [f"  {name}={value}" for name, value in self.shared.items()]
         for process in self.processes[:_SHOWN]:
             mark = " (coordinator)" if process.replica.is_coordinator else ""

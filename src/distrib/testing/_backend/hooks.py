@@ -10,7 +10,7 @@ from ..._cluster import ClusterSpec, Replica
 from ..._job import Job
 from .. import _calls
 from .._law import for_all, law
-from ..strategies import cluster_specs
+from ..strategies import cluster_specs, jobs
 from .subject import BackendSubject
 
 
@@ -50,6 +50,21 @@ class HookLaws(BackendSubject):
             wrapped = self._subject.wrap(_calls.echo, job)
             assert callable(wrapped), f"wrap() has given {wrapped!r}"
             assert callable(pickle.loads(cloudpickle.dumps(wrapped)))  # noqa: S301  # what was just written
+
+    @law
+    def test_a_remark_is_a_line(self) -> None:
+        """
+        What is remarked on a job is one line of text, the same each time.
+        """
+
+        @for_all(jobs(self._subject, bare=True))
+        def holds(job: Job) -> None:
+            remark = self._subject.remark(job)
+            assert isinstance(remark, str), f"{remark!r} is no text"
+            assert len(remark.splitlines()) <= 1, f"{remark!r} is more than a line"
+            assert self._subject.remark(job) == remark, "asked again, it is another"
+
+        holds()
 
     @law
     def test_whether_to_fork_is_yes_or_no(self) -> None:
