@@ -319,12 +319,12 @@ class Channel:
             yield from pieces
 
 
-def read_all(client: Client, namespace: str, pod: Pod) -> Iterator[bytes]:
+def read_all(client: Client, namespace: str, pod: Pod, *, lines: int | None = None) -> Iterator[bytes]:
     """
-    All lines of a pod's container that the cluster still has, in pieces; nothing if there is no pod any more.
+    All lines of a pod's container that the cluster still has, in pieces, or so many of the last; nothing if the pod is gone.
     """
     for previous in (["true"] if pod.restarts else []) + [""]:
-        query = {"container": pod.container, **({"previous": previous} if previous else {})}
+        query = {"container": pod.container, **({"previous": previous} if previous else {}), **({"tailLines": str(lines)} if lines else {})}
         try:
             yield from client.log(namespace, pod.name, **query).pieces()
         except ApiError as error:

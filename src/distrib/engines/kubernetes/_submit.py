@@ -1,0 +1,166 @@
+"""
+From a plan to a run: the objects are created one by one, and all of them taken back if one is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..._cluster import REPLICA_VARIABLE
+from ...errors import EngineError, SubmitError
+from ._about import about_of, annotate
+from ._client import SECRETS, ApiError, Client, Kind, UnreachableError
+from ._plan import render, secret
+from ._run import KubernetesRun
+
+if TYPE_CHECKING:
+    from ._plan import KubernetesPlan, Rendered
+
+R = TypeVar("R")
+
+_NAMES = 5
+#: What else than its top object a run may consist of.
+_PLURALS = {"Service": "services", "Job": "jobs", "TrainingRuntime": "trainingruntimes", "ConfigMap": "configmaps"}
+#: What a refusal says -> what to do about it; the first that fits.
+_REMEDIES = (
+    ("exceeded quota", "Ask for less, wait for other runs to end, or have the namespace's quota raised."),
+    ("violates podsecurity", "Leave security_context as it is by default, or use a namespace that allows it."),
+    ("namespaces ", "Create the namespace, or name another one with kubernetes={'namespace': …}."),
+    ("failed calling webhook", "The controller that looks at such objects does not answer: is it running?"),
+    ("request is too large", "Let large arguments and code go through a storage: kubernetes={'storage': 's3://…'}."),
+    ("too long", "Let large arguments and code go through a storage: kubernetes={'storage': 's3://…'}."),
+    ("could not find the requested resource", "Its controller is not installed in the cluster; kubernetes={'workload': 'job'} needs none."),
+    ("cannot create resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
+    ("cannot patch resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
+    ("denied the request", "An admission webhook of the cluster does not allow it."),
+)
+
+
+def submit(client: Client, plan: KubernetesPlan[R]) -> KubernetesRun[R]:
+    """
+    Create the objects of *plan* under a name of their own.
+
+    Raises:
+        SubmitError: One was refused; nothing is left of the others.
+    """
+    _check_outside(plan)
+    for _ in range(_NAMES):
+        rendered = render(plan, f"{plan.name}-{os.urandom(3).hex()}")
+        annotate(rendered, plan)
+        creation = _Creation(client, plan, rendered)
+        try:
+            owner = creation.create()
+        except _TakenError:
+            continue
+        about = about_of(owner)
+        assert about is not None  # noqa: S101  # it has just been written
+        run: KubernetesRun[R] = KubernetesRun(client, about, creation.kind_of(rendered.owner), echo=plan.options.echo)
+        run.follow()
+        return run
+    raise SubmitError(f"{_NAMES} names for the run were all taken; set name= to another one than {plan.name!r}.")
+
+
+class _TakenError(Exception):
+    """
+    Somebody has an object of that name.
+    """
+
+
+class _Creation:
+    """
+    The steps of one submission, and the way back.
+    """
+
+    def __init__(self, client: Client, plan: KubernetesPlan[Any], rendered: Rendered) -> None:
+        self._client = client
+        self._plan = plan
+        self._rendered = rendered
+        self._namespace = plan.options.namespace
+        self._created: list[tuple[Kind, str]] = []
+
+    def create(self) -> dict[str, Any]:
+        """
+        Create all; the object that owns the others.
+        """
+        try:
+            return self._create()
+        except ApiError as error:
+            self._take_back()
+            if error.is_taken:
+                raise _TakenError from error
+            raise SubmitError(_explain(error)) from error
+        except UnreachableError as error:
+            self._take_back()
+            raise SubmitError(f"{error}. Nothing was started, as far as can be told.") from error
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _create(self) -> dict[str, Any]:
+        from ._payload import pack
+
+        rendered = self._rendered
+        data = pack(self._plan.call, self._plan.job, rendered.orders)
+        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+        before: list[tuple[Kind, str]] = []
+        owner: dict[str, Any] | None = None
+        for each in [secret(rendered.name, self._namespace, encoded), *rendered.objects]:
+            kind, name = self.kind_of(each), each["metadata"]["name"]
+            if owner is not None:
+                each["metadata"]["ownerReferences"] = [_reference(owner)]
+            made = self._create_one(kind, name, each)
+            if each is rendered.owner:
+                owner = made
+            elif owner is None:
+                before.append((kind, name))
+        assert owner is not None  # noqa: S101  # it is one of the objects
+        for kind, name in before:
+            self._client.patch(kind, self._namespace, name, {"metadata": {"ownerReferences": [_reference(owner)]}})
+        return owner
+
+    def _create_one(self, kind: Kind, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            made = self._client.create(kind, self._namespace, data)
+        except ApiError:  # it is refused, or somebody else's
+            raise
+        except BaseException:  # it may have been created although the answer was lost
+            self._created.append((kind, name))
+            raise
+        self._created.append((kind, name))
+        return made
+
+    def kind_of(self, data: dict[str, Any]) -> Kind:
+        """
+        The kind of an object of the run.
+        """
+        if data["kind"] == "Secret":
+            return SECRETS
+        top = self._rendered.workload.resource(self._plan.job.backend)
+        return Kind(data["apiVersion"], top.plural if data["kind"] == top.kind else _PLURALS[data["kind"]])
+
+    def _take_back(self) -> None:
+        for kind, name in reversed(self._created):
+            with suppress(EngineError):
+                self._client.delete(kind, self._namespace, name)
+
+
+def _reference(owner: dict[str, Any]) -> dict[str, Any]:
+    meta = owner["metadata"]
+    return {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": meta["name"], "uid": meta["uid"]}
+
+
+def _explain(error: ApiError) -> str:
+    said = str(error)
+    remedy = next((remedy for words, remedy in _REMEDIES if words in said.lower()), "")
+    return f"{said}. {remedy} Nothing is left of the run.".replace("  ", " ").replace("..", ".")
+
+
+def _check_outside(plan: KubernetesPlan[Any]) -> None:
+    if REPLICA_VARIABLE in os.environ:
+        raise SubmitError(
+            f"{plan.call.name}() was called within a replica of a run: it cannot start a run of its own. "
+            f"To run the plain function there, call {plan.call.name}.function(...)."
+        )
