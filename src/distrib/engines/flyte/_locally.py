@@ -4,7 +4,7 @@ Flyte runs a task on this machine: its replicas are processes of the local engin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._cancelling import cancelling
@@ -13,7 +13,6 @@ from ...engine import Call
 from ...errors import EngineError
 
 if TYPE_CHECKING:
-    from ..._job import Job
     from ._task import DistributedFlyteTask
 
 __all__ = ["run_locally"]
@@ -28,21 +27,10 @@ def run_locally(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
 
         InvalidJobError: An input cannot be sent to the replicas; the message names it.
     """
-    return run(task.job, task.function, {name: _portable(value) for name, value in inputs.items()})
-
-
-def run(job: Job, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-    """
-    The coordinator's value of a job on this machine.
-    """
     try:
         with cancelling() as watch:
-            return watch.over(get_engine("local").start(job, Call(function, (), dict(inputs)))).result()
+            return watch.over(get_engine("local").start(task.job, Call(task.function, (), dict(inputs)))).result()
     except EngineError as error:
         # Where in our code the error was made helps nobody: what the user sees starts at the task.
         failure = error.with_traceback(None)
     raise failure from failure.__cause__
-
-
-def _portable(value: Any) -> Any:
-    return value

@@ -5,6 +5,7 @@ In a pod of Flyte's: be the replica that the pod was started as.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ __all__ = ["run_in_pod", "whoami"]
 
 #: What Flyte calls the execution, the task and the attempt, in every replica alike.
 _NAMES = ("FLYTE_INTERNAL_EXECUTION_ID", "FLYTE_INTERNAL_TASK_NAME", "FLYTE_ATTEMPT_NUMBER")
-#: The address of whoever is alone, which nobody asks for.
-_NOWHERE = "localhost:1"
 
 
 def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
@@ -47,7 +46,7 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
     from flytekit.core.base_task import IgnoreOutputs
 
     job = task.job
-    me = whoami(job, os.environ)
+    me = whoami(job, os.environ, task.task_type)
     _become(job.backend, me)
     peers = Peers.of_this_task(me, service=job.backend.role(me.role).service)
     function = job.backend.wrap(carrying(task.function), job)
@@ -57,7 +56,8 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
         except Exception as error:
             if peers.failed_before(error):
                 raise IgnoreOutputs(f"{me.name} failed after another replica") from error
-            raise as_flytes(error) from error.__cause__
+            told = as_flytes(error)
+            raise told from told.__cause__
     if isinstance(value, ByRank):
         return _of_rank_zero(value)
     if not me.is_coordinator:
@@ -74,7 +74,7 @@ def _of_rank_zero(values: ByRank) -> Any:
     return value.unpack() if isinstance(value, Carried) else value
 
 
-def whoami(job: Job, environ: Mapping[str, str]) -> Replica:
+def whoami(job: Job, environ: Mapping[str, str], plugin: str) -> Replica:
     """
     Which replica the environment says that this process is, its coordinator known.
 
@@ -85,14 +85,36 @@ def whoami(job: Job, environ: Mapping[str, str]) -> Replica:
     found = backend.discover(environ)
     if found is None:
         if job.world_size > 1:
-            raise DistribError(_unaccompanied(job))
-        found = ClusterSpec({job.groups[0].role: (_NOWHERE,)}).replicas[0]
+            raise DistribError(_unaccompanied(job, plugin))
+        found = ClusterSpec({job.groups[0].role: (f"localhost:{_free_port()}",)}).replicas[0]
+    elif backend.needed(job) is not None:
+        found = _by_number(found)
     return attrs.evolve(found, is_coordinator=backend.coordinator(found.cluster).name == found.name)
 
 
-def _unaccompanied(job: Job) -> str:
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _by_number(me: Replica) -> Replica:
+    """
+    The same replica under the number of its own machine, which the others get to know from it: names take a while to be known.
+    """
+    try:
+        number = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return me
+    port = me.address.rpartition(":")[2]
+    places = {role: [*addresses] for role, addresses in me.cluster.items()}
+    places[me.role][me.index] = f"{number}:{port}"
+    return attrs.evolve(me, cluster=ClusterSpec(places))
+
+
+def _unaccompanied(job: Job, plugin: str) -> str:
     groups = ", ".join(f"{group.role}={group.replicas}" for group in job.groups)
-    plugin = job.backend.flyte_task(job).type
     return (
         f"this pod was started alone, and the task is to run as {groups}: nothing in its environment says who it is. "
         f"Flyte runs tasks of the type {plugin!r} as one ordinary container where its plug-in for them is not enabled. "

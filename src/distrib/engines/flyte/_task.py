@@ -15,7 +15,7 @@ from flytekit.core.resources import ResourceSpec, construct_extended_resources
 from flytekit.extend import TaskPlugins
 
 from ..._job import Job
-from ...errors import InvalidJobError
+from ...errors import InvalidJobError, UnsupportedError
 from . import _late, _resources
 from ._resolver import resolver_for
 
@@ -77,18 +77,30 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         """
         The type that Flyte's own plug-in is found by.
         """
-        return self._wire().type
+        wire = self._wire_if_any()
+        return str(self._task_type) if wire is None else wire.type
 
     @property
     def task_type_version(self) -> int:
         """
         The version of what :meth:`get_custom` gives.
         """
-        return self._wire().version
+        wire = self._wire_if_any()
+        return 0 if wire is None else wire.version
+
+    def _wire_if_any(self) -> FlyteTask | None:
+        # flytekit asks for the type of what it runs on this machine too; get_custom() refuses what cannot be registered.
+        try:
+            return self._wire()
+        except UnsupportedError:
+            return None
 
     def get_custom(self, settings: SerializationSettings) -> dict[str, Any] | None:  # noqa: ARG002  # flytekit decides
         """
         The part of the template that is the type's own.
+
+        Raises:
+            UnsupportedError: Flyte cannot be told a field of the job, or has no task type for its framework.
         """
         return dict(self._wire().custom) or None
 
