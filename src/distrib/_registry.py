@@ -192,7 +192,11 @@ backends: Registry[Backend] = Registry(
 engines: Registry[Engine] = Registry(
     kind="engine",
     group="distrib.engines",
-    built_in={"local": "distrib.engines.local:LocalEngine", "flyte": "distrib.engines.flyte:FlyteEngine"},
+    built_in={
+        "local": "distrib.engines.local:LocalEngine",
+        "kubernetes": "distrib.engines.kubernetes:KubernetesEngine",
+        "flyte": "distrib.engines.flyte:FlyteEngine",
+    },
     base=_engine_class,
     unknown=UnknownEngineError,
 )
