@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import flytekit
-from flytekit.core.context_manager import FlyteEntities
+from flytekit.core.context_manager import FlyteContextManager, FlyteEntities
 
 from ._decorator import DistributedTask
 from ._registry import get_engine
@@ -54,6 +54,15 @@ class FlyteDistributedTask(DistributedTask, DistributedFlyteTask):  # type: igno
         return DistributedTask.__call__(self, *args, **kwargs)
 
 
+def _outside() -> Any:
+    """
+    As if no workflow was being compiled: that one's names are not those of the task.
+    """
+    context = FlyteContextManager.current_context().new_builder()
+    context.compilation_state = None
+    return FlyteContextManager.with_context(context)
+
+
 def become(task: DistributedTask[Any, Any]) -> None:
     """
     Turn *task* into one of Flyte's.
@@ -65,7 +74,7 @@ def become(task: DistributedTask[Any, Any]) -> None:
     job, function = task.job, task.function
     try:
         keywords = get_engine("flyte").options_of(job).keywords()
-        with _late.becoming(task):
+        with _late.becoming(task), _outside():
             flytekit.task(task_config=job, **keywords)(function)
     except Exception as error:
         task.__class__ = DistributedTask
