@@ -15,6 +15,7 @@ class TestGossip(BackendContract):
     """
 
     backend = GossipBackend()
+    runs_with = ({"fan_out": 0},)
 
     def seen(self, environment: Mapping[str, str]) -> Seen:
         """

@@ -76,6 +76,8 @@ class SoundContract(BackendContract):
     The suite, for whoever writes its environment as the sound backend does.
     """
 
+    runs_with = ({"rounds": 2},)
+
     def seen(self, environment: Mapping[str, str]) -> Seen:
         return Seen(
             rank=int(environment["SOUND_RANK"]) if "SOUND_RANK" in environment else None,
@@ -580,6 +582,25 @@ class Burdened:
     def __call__(self, *args: Any) -> Any:
         os.environ["SOUND_LEFT"] = self.left
         return self.function(*args)
+
+
+class LosesTheArguments(Sound):
+    law, said = "test_options_leave_the_run_whole", r"with {'rounds': 2} \w+-0 is called with \(\), {}"
+
+    def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
+        return Deaf(function) if job.options.rounds > 1 else function
+
+
+class Deaf:
+    """
+    Calls a function without arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function()
 
 
 #: All of them, by name.

@@ -52,11 +52,15 @@ def seen_by_pytorch(environment: Mapping[str, str]) -> Seen:
 SEEN = {"tensorflow": seen_by_tensorflow, "pytorch": seen_by_pytorch, "jax": seen_by_jax}
 
 
+#: Options that change what is started.
+RUNS_WITH = {"pytorch": ({"nproc_per_node": 2}, {"nproc_per_node": 2, "nnodes": 2}, {"nnodes": "1:1"})}
+
+
 def contract(name: str) -> type[BackendContract]:
     """
     The suite of one backend.
     """
-    own = {"backend": name, "seen": staticmethod(SEEN[name])} if name in SEEN else {"backend": name}
+    own = {"backend": name, "runs_with": RUNS_WITH.get(name, ()), **({"seen": staticmethod(SEEN[name])} if name in SEEN else {})}
     return type(f"Test{name.title()}", (BackendContract,), {**own, "__doc__": f"What every backend promises, of {name}."})
 
 

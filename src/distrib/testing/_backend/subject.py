@@ -59,6 +59,9 @@ class BackendSubject(Contract):
     #: How many seconds a run of two or more replicas that return at once may take.
     patience: ClassVar[float] = 120.0
 
+    #: Choices of the backend's own options for more real runs, besides those with none: ``({"fan_out": 1},)``.
+    runs_with: ClassVar[Sequence[Mapping[str, Any]]] = ()
+
     def seen(self, environment: Mapping[str, str]) -> Seen | None:  # noqa: ARG002  # for those who override it
         """
         What the framework reads from the environment of a replica; None leaves the laws about it out.
