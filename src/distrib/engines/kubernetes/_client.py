@@ -344,7 +344,7 @@ def default_namespace(kubeconfig: str | None = None, context: str | None = None)
     try:
         from kubernetes import config
 
-        contexts, active = config.list_kube_config_contexts(config_file=kubeconfig)
+        contexts, active = config.list_kube_config_contexts(config_file=kubeconfig or _places())
         chosen = next((one for one in contexts if one["name"] == context), active)
         return str(chosen["context"].get("namespace") or "default")
     except Exception:  # noqa: BLE001  # whatever is wrong with it is told when it is used
@@ -368,19 +368,23 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
         if kubeconfig is None and not _has_kubeconfig() and "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=made)
         else:
-            config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=made, persist_config=False)
+            config.load_kube_config(config_file=kubeconfig or _places(), context=context, client_configuration=made, persist_config=False)
     except Exception as error:  # the package raises whatever it meets
         where = f"kubeconfig={kubeconfig!r}, context={context!r}"
         raise EngineError(
-            f"there are no credentials for a cluster ({where}): {_words(error)}. Set KUBECONFIG or kubernetes={{'kubeconfig': …}} to a "
+            f"there are no credentials for a cluster ({where}): {_words(error).rstrip('.')}. Set KUBECONFIG or kubernetes={{'kubeconfig': …}} to a "
             "kubeconfig file, and try them with: kubectl get pods"
         ) from error
     return made
 
 
+def _places() -> str:
+    # Asked for here: the package looks at the variable when it is imported, and never again.
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
+
+
 def _has_kubeconfig() -> bool:
-    places = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    return any(Path(place).expanduser().exists() for place in places.split(os.pathsep) if place)
+    return any(Path(place).expanduser().exists() for place in _places().split(os.pathsep) if place)
 
 
 def _keep_alive() -> list[tuple[int, int, int]]:

@@ -158,36 +158,34 @@ class Reader:
         return False
 
     def _read(self, number: int) -> None:
-        cursor, failures = Cursor(), 0
-        while not self._closed:
-            seen = self._versions
+        cursor, failures, complete = Cursor(), 0, False
+        while not self._closed and not complete:
+            seen, is_last = self._versions, self._pod.restarts > number
             try:
-                self._read_once(number, cursor)
-                ended = self._server_time()
-                failures = 0
-                if self._has_all(number, ended, seen):
-                    break
+                was_done = self._is_done(number)
+                self._read_once(cursor, previous=is_last)
+                failures, complete = 0, was_done or self._has_all(number, time() + self._client.skew)
             except UnreachableError:
                 failures += 1
                 self._await_change(self._versions, pause_after(failures))
             except ApiError as error:
+                failures += 1
                 if error.status == _ABSENT or self._gone:
                     break
-                failures += 1
-                if error.status == _BAD_REQUEST:  # it is being started; its next version will tell more
-                    if self._is_done(number):
-                        break
-                    self._await_change(seen, None)
-                else:
+                if error.status != _BAD_REQUEST:
                     self._await_change(self._versions, pause_after(failures))
+                elif not self._is_done(number):  # it is being started: its next version will tell more
+                    self._await_change(seen, None)
+                elif is_last or self._pod.restarts <= number:  # nothing is kept of it
+                    break
         rest = cursor.end()
         if rest:
             self._show(self._pod.replica, rest)
 
-    def _read_once(self, number: int, cursor: Cursor) -> None:
+    def _read_once(self, cursor: Cursor, *, previous: bool) -> None:
         since = cursor.since()
         query = {"container": self._pod.container, "timestamps": "true", **({"sinceTime": since} if since else {})}
-        query["previous" if self._pod.restarts > number else "follow"] = "true"
+        query["previous" if previous else "follow"] = "true"
         stream = self._client.log(self._namespace, self._pod.name, **query)
         self._stream_close = stream.close
         if self._closed:
@@ -197,16 +195,15 @@ class Reader:
             if found:
                 self._show(self._pod.replica, found)
 
-    def _has_all(self, number: int, when: float, seen: int) -> bool:
+    def _has_all(self, number: int, when: float) -> bool:
         """
         Whether the log ended because the container did, and not because somebody in between had enough.
         """
         failures = 1
         while not self._is_done(number) and not self._closed:
             # The end of the container is told by the pod's next version, which is on its way.
-            if not self._await_change(seen, pause_after(failures) + _SECOND):
+            if not self._await_change(self._versions, pause_after(failures) + _SECOND):
                 return False
-            seen = self._versions
         end = self._pod.ends.get(number)
         return end is None or end.time <= when + _SECOND
 
@@ -216,9 +213,6 @@ class Reader:
     def _await_change(self, seen: int, timeout: float | None) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or self._gone or self._versions > seen, timeout)
-
-    def _server_time(self) -> float:
-        return time() + self._client.skew
 
 
 class Logs:
