@@ -2,7 +2,7 @@
 What ``flyte={...}`` takes.
 """
 
-import datetime
+import datetime as dt
 import inspect
 
 import attrs
@@ -29,7 +29,7 @@ TAKEN = {
     "retries": [3],
     "interruptible": [True, False],
     "deprecated": ["use another"],
-    "timeout": [60, datetime.timedelta(hours=1)],
+    "timeout": [60, dt.timedelta(hours=1)],
     "container_image": ["repo/train:1", ImageSpec(name="train", registry="repo")],
     "environment": [{"A": "1"}],
     "requests": [Resources(cpu="1", mem="1Gi")],
@@ -60,7 +60,7 @@ REFUSED = {
     "retries": -1,
     "interruptible": "true",
     "deprecated": None,
-    "timeout": datetime.timedelta(seconds=-1),
+    "timeout": dt.timedelta(seconds=-1),
     "container_image": 3,
     "environment": {"A": 1},
     "requests": {"cpu": 1},
