@@ -34,7 +34,7 @@ class Command:
     """
 
     def __init__(self, argv: Iterable[StrPath]) -> None:
-        if isinstance(argv, (str, bytes, Mapping, AbstractSet)) or not isinstance(argv, Iterable):  # type: ignore[redundant-expr]
+        if isinstance(argv, (str, bytes, Mapping, AbstractSet)) or not isinstance(argv, Iterable):
             raise InvalidJobError(
                 f"argv={argv!r}: write a list, as in ['python', 'train.py']; no shell reads it.", field="argv", value=argv
             )

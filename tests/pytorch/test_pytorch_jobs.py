@@ -66,6 +66,10 @@ class TestOptions:
             ({"nproc_per_node": "gpus"}, ("nproc_per_node='gpus'", "'gpu'")),
             ({"elastic": {"max_restart": 1}}, ("elastic.max_restart=1", "max_restarts")),
             ({"elastic": {"min_nodes": 2, "max_nodes": 1}}, ("elastic.max_nodes=1", "min_nodes=2")),
+            (
+                {"elastic": {"rdzv_configs": {"last_call_timeuot": 1}}},
+                ("elastic.rdzv_configs['last_call_timeuot']=1", "'last_call_timeout'"),
+            ),
             ({"elastic": {"monitor_interval": 0}}, ("elastic.monitor_interval=0",)),
             ({"master": 2}, ("master=2",)),
             ({}, ("worker",)),

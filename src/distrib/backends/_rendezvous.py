@@ -87,7 +87,7 @@ class _Watchful:
         settings = self._handler.settings
         patience = settings.keep_alive_interval.total_seconds() * settings.keep_alive_max_attempt
         self._unheard_since = self._unheard_since or time.monotonic()
-        return time.monotonic() - self._unheard_since > patience
+        return bool(time.monotonic() - self._unheard_since > patience)
 
     def _have_others_left(self) -> bool:
         state = self._state

@@ -32,6 +32,11 @@ __all__ = ["Elastic", "PyTorchBackend", "PyTorchOptions", "process_environment"]
 _WORDS = ("auto", "gpu", "cpu")
 _START_METHODS = ("fork", "spawn")
 _THREADS = "OMP_NUM_THREADS"
+#: The settings of the rendezvous "c10d".
+_RENDEZVOUS = (
+    *("join_timeout", "last_call_timeout", "close_timeout", "heartbeat_timeout", "read_timeout"),
+    *("keep_alive_interval", "keep_alive_max_attempt", "cas_backoff_max_seconds", "is_host", "store_type", "timeout"),
+)
 
 
 def _nproc(value: int | str) -> int | str:
@@ -128,6 +133,8 @@ class Elastic:
     def __attrs_post_init__(self) -> None:
         if self.max_nodes is not None and self.max_nodes < self.min_nodes:
             raise refuse("max_nodes", self.max_nodes, f"fewer than min_nodes={self.min_nodes}.")
+        if self.rdzv_backend == "c10d":
+            _check_settings(self.rdzv_configs)
 
     @property
     def nodes(self) -> int:
@@ -142,6 +149,18 @@ class Elastic:
         The range, as ``torchrun`` has it.
         """
         return f"{self.min_nodes}:{self.nodes}"
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """
+    Refuse a slip, which PyTorch would pass over; another version may know more, so what is like none of these is left alone.
+    """
+    from difflib import get_close_matches
+
+    for name in settings.keys() - set(_RENDEZVOUS):
+        meant = get_close_matches(name, _RENDEZVOUS, n=1, cutoff=0.75)
+        if meant:
+            raise refuse(f"rdzv_configs[{name!r}]", settings[name], f"no such setting. Did you mean {meant[0]!r}?")
 
 
 def _elastic(value: Elastic | Mapping[str, Any] | None) -> Elastic | None:
