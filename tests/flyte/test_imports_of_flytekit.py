@@ -96,10 +96,11 @@ def test_not_installed_it_becomes_one_when_used(run, use):
     """
     Where flytekit does not load us, because we are only on the path, a task becomes Flyte's by the first use in Flyte.
     """
+    unloaded = "import sys; assert 'distrib._flyte' not in sys.modules"
     flow = "from flytekit import workflow\n@workflow\ndef flow(x: int) -> int:\n    return train(x=x)\n"
     run(
         DECORATE,
-        f"{UNINSTALLED}from own import train\nimport flytekit\nassert 'distrib._flyte' not in __import__('sys').modules\n{flow}\n{use}\n{IS_ONE}",
+        f"{UNINSTALLED}from own import train\nimport flytekit\n{unloaded}\n{flow}\n{use}\n{IS_ONE}",
     )
 
 
