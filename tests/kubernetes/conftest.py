@@ -5,10 +5,15 @@ What the tests of the Kubernetes engine share: a server that stands in for a clu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from standin import StandIn
+from stage import Stage, ours
+from standin import StandIn, eventually
+
+from distrib._registry import engines
+from distrib.errors import EngineError
 
 pytest.importorskip("kubernetes")
 
@@ -24,3 +29,18 @@ def _standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
         monkeypatch.delenv(variable, raising=False)
     yield standin
     standin.close()
+
+
+@pytest.fixture(name="stage")
+def _stage(standin: StandIn) -> Iterator[Stage]:
+    """
+    An engine that runs on it.
+    """
+    stage = Stage(standin)
+    with engines.standing_in("kubernetes", stage.engine):
+        yield stage
+    # What a test has left running would go on in the next one.
+    for run in stage.runs:
+        with suppress(EngineError):
+            run.cancel(at_once=True)
+    eventually(lambda: not ours())

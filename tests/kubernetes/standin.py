@@ -364,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
             if piece is None:
                 with self.standin.changed:
                     if self.standin.cuts == cuts:
-                        self.standin.changed.wait(0.5)
+                        self.standin.changed.wait(0.02)
             elif piece:
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             if self.standin.cuts != cuts:  # in the middle of the answer, as a broken connection does

@@ -72,6 +72,18 @@ def test_a_line_without_an_end(cuts: list[int]) -> None:
     assert found == text + b"\n"
 
 
+def test_what_the_kubelet_says() -> None:
+    """
+    A line without a time, the kubelet's own about a log that it cannot read, is given out as it is.
+    """
+    cursor = Cursor()
+    cursor.since()
+    assert (
+        cursor.take(b"unable to retrieve container logs for containerd://1\n") == b"unable to retrieve container logs for containerd://1\n"
+    )
+    assert cursor.since() is None
+
+
 class Shown:
     """What is shown of some pods."""
 

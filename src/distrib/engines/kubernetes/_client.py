@@ -372,8 +372,8 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
     except Exception as error:  # the package raises whatever it meets
         where = f"kubeconfig={kubeconfig!r}, context={context!r}"
         raise EngineError(
-            f"there are no credentials for a cluster ({where}): {_words(error).rstrip('.')}. Set KUBECONFIG or kubernetes={{'kubeconfig': …}} to a "
-            "kubeconfig file, and try them with: kubectl get pods"
+            f"there are no credentials for a cluster ({where}): {_words(error).rstrip('.')}. Set KUBECONFIG or "
+            "kubernetes={'kubeconfig': …} to a kubeconfig file, and try them with: kubectl get pods"
         ) from error
     return made
 

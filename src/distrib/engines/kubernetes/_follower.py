@@ -88,6 +88,7 @@ class Follower:
         self._stuck: tuple[Any, ...] = ()
         self._stuck_since = monotonic()
         self._gone_at: float | None = None
+        self._at_once = False
 
     def start(self) -> None:
         """
@@ -201,7 +202,7 @@ class Follower:
             return False
         state = self.state
         if self._gone_at is not None:  # it is being taken away
-            return not state.left or (monotonic() >= self._gone_at and self._is_gone())
+            return (not state.left or monotonic() >= self._gone_at) and self._is_gone()
         verdict = state.verdict()
         if verdict is None:
             verdict = self._late() or self._impatient()
@@ -210,7 +211,7 @@ class Follower:
                 return False
         if verdict.is_hopeless:
             state.end_with(verdict)
-            self._take_away(at_once=False)
+            self._take_away()
             return False
         if self._settle_at is None:
             self._settle_at = monotonic() + self.about.grace_period + SETTLE_SECONDS
@@ -270,27 +271,32 @@ class Follower:
             self.state.end_with(Verdict(state=RunState.CANCELLED, reason=f"cancel() was called{' at once' if at_once else ''}"))
         elif self._gone_at is None or not at_once:
             return
-        self._take_away(at_once=at_once)
+        self._at_once = at_once
+        self._take_away()
 
-    def _take_away(self, *, at_once: bool) -> None:
+    def _take_away(self) -> None:
         self._gone_at = monotonic() + GONE_SECONDS
         namespace = self.about.namespace
         names = sorted(self.state.tops) or sorted(self._find_tops())
         for name in names:
             self._surely(lambda name=name: self.client.delete(self.top, namespace, name))  # type: ignore[misc]
         # The garbage collector may take its time; and it gives pods the grace that they ask for.
-        self._surely(lambda: self.client.delete_all(PODS, namespace, self.about.selector, 0 if at_once else None))
+        self._surely(lambda: self.client.delete_all(PODS, namespace, self.about.selector, 0 if self._at_once else None))
 
     def _find_tops(self) -> list[str]:
         found = self.client.list(self.top, self.about.namespace, labelSelector=self.about.selector)
         return [one["metadata"]["name"] for one in found.get("items") or ()]
 
     def _is_gone(self) -> bool:
+        """
+        Whether no pod is left, by what the server says: one may have been made at the last moment.
+        """
         self._gone_at = monotonic() + GONE_SECONDS
-        found = self.client.list(PODS, self.about.namespace, labelSelector=self.about.selector)
-        self.state.take(News(PODS, "LISTED", tuple(found.get("items") or ())))
-        if self.state.left:
-            self._take_away(at_once=False)
+        found: list[dict[str, Any]] = []
+        self._surely(lambda: found.append(self.client.list(PODS, self.about.namespace, labelSelector=self.about.selector)))
+        self.state.take(News(PODS, "LISTED", tuple(found[-1].get("items") or ())))
+        if any(self.state.pods[uid].deleted is None for uid in set(self.state.pods) - self.state.gone):
+            self._take_away()
         return not self.state.left
 
     def _surely(self, act: Callable[[], object]) -> None:

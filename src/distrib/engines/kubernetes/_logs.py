@@ -3,13 +3,14 @@ The logs of a run's pods, as they grow: merged, without loss and without repeats
 
 Each pod is read by a thread of its own, which waits for its container to start, reads until it has ended, and takes up again
 where it was when the connection breaks: the server can only be asked for what was written since a full second, so the lines
-of that second that have been read before are counted, and left out.
+of the last two seconds that have been read before are counted, and left out.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from time import monotonic, time
 
 from ._client import ApiError, Client, UnreachableError
@@ -34,8 +35,7 @@ class Cursor:
 
     def __init__(self) -> None:
         self._latest = b""
-        self._second = b""
-        self._count = 0
+        self._counts: dict[bytes, int] = {}
         self._skip = 0
         self._rest = b""
         self._given = 0
@@ -45,8 +45,8 @@ class Cursor:
         """
         What to ask the server for: a time, or None for all of it. From now on, what comes is taken for the answer.
         """
-        self._rest, self._skip, self._owed, self._given = b"", self._count, self._given, 0
-        return self._second.decode() or None
+        self._rest, self._skip, self._owed, self._given = b"", sum(self._counts.values()), self._given, 0
+        return _second_before(max(self._counts)) if self._counts else None
 
     def take(self, piece: bytes) -> bytes:
         """
@@ -80,11 +80,16 @@ class Cursor:
             self._skip -= 1
             return None
         self._skip = 0
+        if stamp[10:11] != b"T" or not stamp[:4].isdigit():  # not the container's, but what the kubelet has to say about it
+            return line
         second = stamp[: _FRACTION.start] + stamp[_FRACTION.stop + 1 :]
-        if second > self._second:
-            self._second, self._count = second, 0
-        # One of the standard output may come after a later one of the standard error: it was written in this second, or before.
-        self._count += second == self._second
+        if second in self._counts:
+            self._counts[second] += 1
+        elif not self._counts or second >= _second_before(max(self._counts)).encode():
+            # A line of the standard output may come after a later one of the standard error: two seconds are looked at again.
+            self._counts[second] = 1
+            before = _second_before(max(self._counts)).encode()
+            self._counts = {each: count for each, count in self._counts.items() if each >= before}
         self._latest = max(self._latest, stamp)
         text, self._owed = text[self._owed :], 0
         return text
@@ -100,6 +105,12 @@ class Cursor:
         self._given += len(text)
         self._rest = stamp + b" "
         return given
+
+
+def _second_before(second: bytes) -> str:
+    text = second.decode()
+    before = datetime.fromisoformat(text[:19]) - timedelta(seconds=1)
+    return before.isoformat() + text[19:]
 
 
 class Reader:

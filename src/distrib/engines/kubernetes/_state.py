@@ -119,6 +119,7 @@ class State:
         self.ends: dict[tuple[str, int], End] = {}
         self.tops: dict[str, Top] = {}
         self.gone_tops: set[str] = set()
+        self._is_absent = False
         self.notes: dict[str, Note] = {}
         #: The verdict that nothing changes any more.
         self.final: Verdict | None = None
@@ -160,6 +161,8 @@ class State:
         for top in tops:
             listed.add(top.name)
             self.tops[top.name] = top
+        # It was there before anybody followed it.
+        self._is_absent |= change == "LISTED" and not self.tops
         if change == "DELETED":
             self.gone_tops |= listed
         elif change == "LISTED":
@@ -352,8 +355,8 @@ class State:
         return None
 
     def _taken_away(self) -> Verdict | None:
-        if self.tops and set(self.tops) <= self.gone_tops:
-            return Verdict(state=RunState.CANCELLED, reason=f"somebody has deleted {', '.join(sorted(self.tops))}")
+        if self._is_absent or (self.tops and set(self.tops) <= self.gone_tops):
+            return Verdict(state=RunState.CANCELLED, reason=f"somebody has deleted {', '.join(sorted(self.tops)) or self.shape.run}")
         return None
 
     # For people

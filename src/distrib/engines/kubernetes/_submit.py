@@ -48,7 +48,7 @@ def submit(client: Client, plan: KubernetesPlan[R]) -> KubernetesRun[R]:
     """
     _check_outside(plan)
     for _ in range(_NAMES):
-        rendered = render(plan, f"{plan.name}-{os.urandom(3).hex()}")
+        rendered = render(plan, f"{plan.name}-{_digits()}")
         annotate(rendered, plan)
         creation = _Creation(client, plan, rendered)
         try:
@@ -61,6 +61,10 @@ def submit(client: Client, plan: KubernetesPlan[R]) -> KubernetesRun[R]:
         run.follow()
         return run
     raise SubmitError(f"{_NAMES} names for the run were all taken; set name= to another one than {plan.name!r}.")
+
+
+def _digits() -> str:
+    return os.urandom(3).hex()
 
 
 class _TakenError(Exception):
