@@ -23,7 +23,7 @@ LEVELS = (
     {"_frozen", "_quantity"},
     {"_fields"},
     {"_cluster", "_model"},
-    {"manifests"},
+    {"_flyte_wire", "manifests"},
     {"_processes", "backend", "engine"},
     {"backends", "_registry", "_keras"},
     {"_keywords"},

@@ -142,7 +142,7 @@ def run_policy(job: Job) -> dict[str, Any]:
     )
 
 
-def operator_job(job: Job, operator: Operator | None) -> dict[str, Any]:
+def operator_job(job: Job, operator: Operator | None, *, forgets: bool = False) -> dict[str, Any]:
     """
     The custom resource that a training operator runs a job from.
 
@@ -150,6 +150,8 @@ def operator_job(job: Job, operator: Operator | None) -> dict[str, Any]:
         job: The job.
 
         operator: How the operator calls things: a backend's own.
+
+        forgets: Whether the operator never removes a job that has failed under ``ExitCode``, whatever its time to live.
 
     Raises:
         UnsupportedError: The operator cannot honour a field of the job.
@@ -164,6 +166,8 @@ def operator_job(job: Job, operator: Operator | None) -> dict[str, Any]:
     """
     if operator is None:
         raise UnsupportedError(f"framework={job.framework!r}: there is no Kubernetes operator for it.", field="framework")
+    if forgets:
+        _check_time_to_live(job, operator)
     ports = [{"name": operator.port_name, "containerPort": operator.port}]
     specs = {
         operator.types[group.role]: {
@@ -191,6 +195,17 @@ def _filled(**fields: Any) -> dict[str, Any]:
 def _can_lose_some(job: Job) -> bool:
     needed = job.backend.needed(job)
     return needed is not None and needed < job.world_size
+
+
+def _check_time_to_live(job: Job, operator: Operator) -> None:
+    seconds = job.run_policy.ttl_seconds_after_finished
+    for group in job.groups:
+        if seconds is not None and restart_policy(job, group.role) is RestartPolicy.EXIT_CODE:
+            raise UnsupportedError(
+                f"run_policy.ttl_seconds_after_finished={seconds}: the operator never removes a {operator.kind} that has failed under "
+                f"restart_policy='ExitCode', which {group.role} has. Leave it out, or write 'OnFailure'.",
+                field="run_policy.ttl_seconds_after_finished",
+            )
 
 
 def _backoff_limit(limit: int | None) -> int | None:

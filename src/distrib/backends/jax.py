@@ -78,7 +78,7 @@ class JaxBackend(Backend):
         """
         The JAXJob.
         """
-        return operator_job(job, self.operator)
+        return operator_job(job, self.operator, forgets=True)
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from distrib import _fields
+from distrib import _fields, _flyte_wire
 from distrib._cluster import ClusterSpec, Replica, replica
 from distrib._command import Command
 from distrib._frozen import EMPTY, thaw
 from distrib._processors import cpu_count
 from distrib._refusal import refuse
-from distrib.backend import Backend, Operator, Role
+from distrib.backend import Backend, FlyteTask, Operator, Role
 from distrib.errors import DistribError
 from distrib.manifests import operator_job
 
@@ -314,14 +314,15 @@ class PyTorchBackend(Backend):
         nodes = environ.get("PET_NNODES", "").rpartition(":")[2]
         if not nodes.isdecimal():
             return None
+        port = environ.get("MASTER_PORT", str(self.operator.port))
         if "MASTER_ADDR" in environ and "RANK" in environ:
             job, rank = environ["MASTER_ADDR"].removesuffix("-master-0"), environ["RANK"]
-            roles = {"master": 1, "worker": int(nodes) - 1}
+            roles, addresses = {"worker": int(nodes) - 1}, {"master": [f"{environ['MASTER_ADDR']}:{port}"]}
         else:
             job, _, rank = environ.get("HOSTNAME", "").rpartition("-worker-")
-            roles = {"worker": int(nodes)}
-        port = environ.get("MASTER_PORT", str(self.operator.port))
-        cluster = ClusterSpec({role: [f"{job}-{role}-{index}:{port}" for index in range(count)] for role, count in roles.items()})
+            roles, addresses = {"worker": int(nodes)}, {}
+        addresses |= {role: [f"{job}-{role}-{index}:{port}" for index in range(count)] for role, count in roles.items()}
+        cluster = ClusterSpec(addresses)
         return cluster.replicas[int(rank)] if rank.isdecimal() and int(rank) < cluster.world_size else None
 
     def manifest(self, job: Job) -> dict[str, Any]:
@@ -329,7 +330,7 @@ class PyTorchBackend(Backend):
         The PyTorchJob, with an elastic policy where the job is elastic.
         """
         options: PyTorchOptions = job.options or PyTorchOptions()
-        manifest = operator_job(job, self.operator)
+        manifest = operator_job(job, self.operator, forgets=True)
         manifest["spec"]["nprocPerNode"] = str(options.processes)
         elastic = options.elasticity
         if elastic is not None:
@@ -341,6 +342,36 @@ class PyTorchBackend(Backend):
                 "maxRestarts": elastic.max_restarts,
             }
         return manifest
+
+    def flyte_task(self, job: Job) -> FlyteTask:
+        """
+        The task of Flyte's PyTorch plug-in. It always makes a master: where the job has none, worker 0 is it.
+
+        One elastic node is an ordinary task, whose processes we start. So that several find each other, Flyte makes workers only.
+        """
+        _flyte_wire.check(job)
+        options: PyTorchOptions = job.options or PyTorchOptions()
+        elastic = options.elasticity
+        if elastic is not None and elastic.nodes == 1:
+            return FlyteTask(type="python-task", custom={})
+        policy = {"runPolicy": _flyte_wire.run_policy(job.run_policy)}
+        if elastic is not None:
+            config = {
+                "rdzvBackend": elastic.rdzv_backend,
+                "minReplicas": elastic.min_nodes,
+                "maxReplicas": elastic.nodes,
+                # How many "auto" means is counted in the pod.
+                "nprocPerNode": options.processes if isinstance(options.processes, int) else 1,
+                **({"maxRestarts": elastic.max_restarts} if elastic.max_restarts else {}),
+            }
+            groups = {"workerReplicas": _flyte_wire.group(job, "worker")}
+            return FlyteTask(type="pytorch", version=1, custom={**groups, **policy, "elasticConfig": config})
+        first = job.groups[0].role
+        groups = {"masterReplicas": _flyte_wire.group(job, first, 1)}
+        workers = job.world_size - 1
+        if workers:
+            groups["workerReplicas"] = _flyte_wire.group(job, "worker", workers)
+        return FlyteTask(type="pytorch", version=1, custom={**groups, **policy})
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from distrib import _flyte_wire
 from distrib._cluster import ClusterSpec, Replica
 from distrib._model import SuccessPolicy
-from distrib.backend import Backend, Operator, Role
-from distrib.errors import InvalidJobError
+from distrib.backend import Backend, FlyteTask, Operator, Role
+from distrib.errors import InvalidJobError, UnsupportedError
 from distrib.manifests import operator_job
 
 if TYPE_CHECKING:
@@ -112,6 +113,26 @@ class TensorFlowBackend(Backend):
         if job.groups[0].role != "chief" and job.run_policy.success_policy is not SuccessPolicy.DEFAULT:
             manifest["spec"]["successPolicy"] = SuccessPolicy.ALL_WORKERS.value
         return manifest
+
+    def flyte_task(self, job: Job) -> FlyteTask:
+        """
+        The task of Flyte's TensorFlow plug-in, which asks for a worker: a chief that is alone is sent as one.
+
+        Raises:
+            UnsupportedError: Flyte cannot be told a field of the job, or there is a chief beside others and no worker.
+        """
+        _flyte_wire.check(job)
+        roles = {group.role: group.role for group in job.groups}
+        if "worker" not in roles:
+            if job.world_size > 1:
+                raise UnsupportedError(
+                    f"worker: Flyte's TensorFlow plug-in needs at least one, and the job has {', '.join(roles)}. "
+                    "Write worker=1 in place of the chief: without a chief, worker 0 is the coordinator.",
+                    field="worker",
+                )
+            roles = {"worker": "chief"}
+        groups = {f"{sent}Replicas": _flyte_wire.group(job, role) for sent, role in roles.items()}
+        return FlyteTask(type="tensorflow", version=1, custom={**groups, "runPolicy": _flyte_wire.run_policy(job.run_policy)})
 
     def fork_safe(self) -> bool:
         """

@@ -1,0 +1,148 @@
+"""
+What Flyte's Kubeflow plug-in is told of a job: the JSON of its protobufs, as plain data.
+
+The messages are those of ``flyteidl.plugins.kubeflow``. Their fields of 0, ``Never`` and ``None`` are not on the wire, so that what
+differs from them only there cannot be said, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
+from .errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from ._job import Job
+
+__all__ = ["check", "group", "run_policy"]
+
+#: What of a group, a run policy or the resources reaches Flyte; the rest of their fields is refused by :func:`check`.
+GROUP_FIELDS = ("role", "replicas", "image", "requests", "limits", "restart_policy")
+RUN_POLICY_FIELDS = ("clean_pod_policy", "ttl_seconds_after_finished", "active_deadline_seconds", "backoff_limit")
+#: Our field -> the name that Flyte has for it. ``shared_memory`` is the task's own, the same for all groups.
+RESOURCES: Mapping[str, str] = {"cpu": "CPU", "memory": "MEMORY", "gpu": "GPU", "ephemeral_storage": "EPHEMERAL_STORAGE"}
+
+_RESTART: Mapping[RestartPolicy, str | None] = {
+    RestartPolicy.NEVER: None,
+    RestartPolicy.ON_FAILURE: "RESTART_POLICY_ON_FAILURE",
+    RestartPolicy.ALWAYS: "RESTART_POLICY_ALWAYS",
+}
+_CLEAN: Mapping[CleanPodPolicy, str | None] = {
+    CleanPodPolicy.NONE: None,
+    CleanPodPolicy.RUNNING: "CLEANPOD_POLICY_RUNNING",
+    CleanPodPolicy.ALL: "CLEANPOD_POLICY_ALL",
+}
+#: The field of ours -> the field on the wire, for numbers that have to be 1 or more there.
+_NUMBERS = {
+    "ttl_seconds_after_finished": "ttlSecondsAfterFinished",
+    "active_deadline_seconds": "activeDeadlineSeconds",
+    "backoff_limit": "backoffLimit",
+}
+
+#: What to write instead of a field that Flyte has no place for.
+_REMEDIES: Mapping[str, str] = {
+    "env": "Write env= of the job, which all replicas have.",
+    "labels": "Write flyte={'labels': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
+    "annotations": "Write flyte={'annotations': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
+}
+_TEMPLATE = "Write it into flyte={'pod_template': ...}, for all replicas alike."
+
+
+def check(job: Job) -> None:
+    """
+    Refuse what Flyte cannot be told.
+
+    Raises:
+        UnsupportedError: Names the field and what to write instead.
+    """
+    for each in job.groups:
+        _check_group(each)
+    policy = job.run_policy
+    if policy.suspend:
+        raise _refusal("run_policy.suspend", True, "Flyte starts what it is given. Write flyte={'labels': ...} for a queue to hold it.")
+    if policy.restart_scope is not RestartScope.REPLICA:
+        raise _refusal("run_policy.restart_scope", policy.restart_scope.value, "Write flyte={'retries': ...}: Flyte then starts all again.")
+    if policy.success_policy is SuccessPolicy.ALL_WORKERS:
+        raise _refusal(
+            "run_policy.success_policy", "AllWorkers", "There, the chief decides, or worker 0, which leaves last. Leave the policy out."
+        )
+    if policy.scheduling_policy is not None:
+        raise _refusal(
+            "run_policy.scheduling_policy", policy.scheduling_policy, "Write flyte={'pod_template': ...} with a scheduler's name."
+        )
+    for name in _NUMBERS:
+        if getattr(policy, name) == 0:
+            raise _refusal(f"run_policy.{name}", 0, "0 means there that nothing is said. Write 1 or more, or leave it out.")
+
+
+def _check_group(of_role: ReplicaGroup) -> None:
+    for field in attrs.fields(ReplicaGroup):
+        value = getattr(of_role, field.name)
+        if field.name not in GROUP_FIELDS and value != field.default:
+            raise _refusal(f"{of_role.role}.{field.name}", value, _REMEDIES.get(field.name, _TEMPLATE))
+    if of_role.restart_policy is RestartPolicy.EXIT_CODE:
+        raise _refusal(f"{of_role.role}.restart_policy", "ExitCode", "Write 'OnFailure', or flyte={'retries': ...}.")
+
+
+def _refusal(field: str, value: object, remedy: str) -> UnsupportedError:
+    return UnsupportedError(f"{field}={value!r}: Flyte has no word for it. {remedy}", field=field)
+
+
+def group(job: Job, role: str, replicas: int | None = None) -> dict[str, Any]:
+    """
+    The replica spec of a role.
+
+    It is said twice: under ``common``, which Flyte 1.13 and newer read, and as the fields from before, which older ones do. Resources are
+    complete, because Flyte fills what is missing with what its platform has for tasks.
+
+    Args:
+        job: The job.
+
+        role: One of its roles.
+
+        replicas: How many; those of the group unless it is given.
+    """
+    given: dict[str, Any] = {
+        "replicas": job.group(role).replicas if replicas is None else replicas,
+        # A group without an image has the task's, which is the job's.
+        "image": job.group(role).image,
+        "resources": _resources(job, role),
+        "restartPolicy": _RESTART[job.restart_policy(role)],
+    }
+    spec = {key: value for key, value in given.items() if value}
+    return {**_copy(spec), "common": _copy(spec)}
+
+
+def run_policy(policy: RunPolicy) -> dict[str, Any]:
+    """
+    The run policy. It is always there: without one, Flyte would not say ``cleanPodPolicy`` to the operator.
+    """
+    numbers = {wire: value for ours, wire in _NUMBERS.items() if (value := getattr(policy, ours)) is not None}
+    clean = _CLEAN[policy.clean_pod_policy]
+    return {**({} if clean is None else {"cleanPodPolicy": clean}), **numbers}
+
+
+def _resources(job: Job, role: str) -> dict[str, Any]:
+    found = {
+        "requests": _entries(f"{role}.requests", job.resources_requests(role)),
+        "limits": _entries(f"{role}.limits", job.resources_limits(role)),
+    }
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def _entries(field: str, resources: Resources | None) -> list[dict[str, str]]:
+    if resources is None:
+        return []
+    for name in resources.extended:
+        raise _refusal(f"{field}.extended", name, _TEMPLATE)
+    return [{"name": wire, "value": str(value)} for ours, wire in RESOURCES.items() if (value := getattr(resources, ours)) is not None]
+
+
+def _copy(spec: Any) -> Any:
+    if isinstance(spec, dict):
+        return {key: _copy(value) for key, value in spec.items()}
+    return [_copy(value) for value in spec] if isinstance(spec, list) else spec
