@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from . import _registration
 from ._convert import converted, group_of, run_policy_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from distrib._job import Job
 
 __all__ = ["CleanPodPolicy", "Config", "Group", "RestartPolicy", "RunPolicy", "deprecate"]
@@ -86,6 +89,14 @@ class Config:
     """
     What the plugins call a task's config.
     """
+
+    #: The name of the class of its tasks.
+    task_class: ClassVar[str]
+
+    def __new__(cls, *_args: Any, **_fields: Any) -> Self:
+        # Not with the class: whoever has a class of tasks for a subclass registers it after that.
+        _registration.register(cls, cls.task_class)
+        return super().__new__(cls)
 
     def to_job(self) -> Job:
         """

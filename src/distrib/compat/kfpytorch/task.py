@@ -8,11 +8,14 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distrib.compat import _registration
 from distrib.compat._resources import Amounts
 from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy, deprecate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from distrib.compat._tasks import PytorchElasticFunctionTask, PyTorchFunctionTask
 
 __all__ = [
     "CleanPodPolicy",
@@ -20,6 +23,8 @@ __all__ = [
     "ElasticWorkerResult",
     "Master",
     "PyTorch",
+    "PyTorchFunctionTask",
+    "PytorchElasticFunctionTask",
     "RestartPolicy",
     "RunPolicy",
     "Worker",
@@ -73,7 +78,7 @@ class _MoreMemory(Config):
         if given.get("increase_shared_mem") is True:
             text = f"{cls.__name__}(increase_shared_mem=) is deprecated; write @task(shared_memory=True) instead."
             warnings.warn(text, DeprecationWarning, stacklevel=2)
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
 
 @dataclass
@@ -99,6 +104,8 @@ class PyTorch(_MoreMemory):
         >>> PyTorch(worker=Worker(replicas=2)).to_job()
         Job('pytorch', master=1, worker=2)
     """
+
+    task_class = "PyTorchFunctionTask"
 
     master: Master = field(default_factory=Master)
     worker: Worker = field(default_factory=Worker)
@@ -142,6 +149,8 @@ class Elastic(_MoreMemory):
         2
     """
 
+    task_class = "PytorchElasticFunctionTask"
+
     nnodes: int | str = 1
     nproc_per_node: int = 1
     start_method: str = "spawn"
@@ -167,3 +176,10 @@ class ElasticWorkerResult(NamedTuple):
     return_value: Any
     decks: list[Any]
     om: Any = None
+
+
+def __getattr__(name: str) -> Any:
+    # They need flytekit, which the configurations alone do without.
+    if name in (PyTorch.task_class, Elastic.task_class):
+        return _registration.task_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

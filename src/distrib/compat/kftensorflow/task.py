@@ -5,12 +5,16 @@ The names of ``flytekitplugins.kftensorflow.task``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from distrib.compat import _registration
 from distrib.compat._resources import Amounts
 from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy, deprecate
 
-__all__ = ["PS", "Chief", "CleanPodPolicy", "Evaluator", "RestartPolicy", "RunPolicy", "TfJob", "Worker"]
+if TYPE_CHECKING:
+    from distrib.compat._tasks import TensorflowFunctionTask
+
+__all__ = ["PS", "Chief", "CleanPodPolicy", "Evaluator", "RestartPolicy", "RunPolicy", "TensorflowFunctionTask", "TfJob", "Worker"]
 
 
 @dataclass
@@ -122,6 +126,8 @@ class TfJob(Config):
         Job('tensorflow', chief=1, worker=2)
     """
 
+    task_class = "TensorflowFunctionTask"
+
     chief: Chief = field(default_factory=Chief)
     ps: PS = field(default_factory=PS)
     worker: Worker = field(default_factory=Worker)
@@ -136,3 +142,10 @@ class TfJob(Config):
 
     def __post_init__(self) -> None:
         deprecate(self, _REPLACEMENTS)
+
+
+def __getattr__(name: str) -> Any:
+    # It needs flytekit, which the configurations alone do without.
+    if name == TfJob.task_class:
+        return _registration.task_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,146 @@
+"""
+The plugins' classes of tasks. Only :mod:`._registration` imports this module: flytekit has to be there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from distrib import _fields
+from distrib._job import Job
+from distrib._refusal import refuse
+from distrib.engines.flyte._locally import run_job
+from distrib.engines.flyte._task import DistributedFlyteTask
+from distrib.errors import ReplicaFailedError
+
+from ._convert import is_config, job_of, nodes_of
+from ._resources import parsed
+from ._worker import Worker, take_over
+
+__all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
+
+
+def _is_in_pod() -> bool:
+    from flytekit.core.context_manager import ExecutionState, FlyteContextManager
+
+    state = FlyteContextManager.current_context().execution_state
+    return state is not None and state.mode == ExecutionState.Mode.TASK_EXECUTION
+
+
+class _PluginTask(DistributedFlyteTask):
+    """
+    A task with a configuration of one of the plugins.
+
+    Without a function it is a decorator, which takes the keywords of flytekit's ``@task``.
+    """
+
+    def __new__(cls, task_config: Any = None, task_function: Callable[..., Any] | None = None, **keywords: Any) -> Any:
+        if not is_config(task_config):
+            raise refuse("task_config", task_config, f"{cls.__name__} needs a config of the plugin, as in task_config=TfJob(...).")
+        if task_function is None:
+            return partial(_decorate, cls, task_config, keywords)
+        return super().__new__(cls)
+
+    def __init__(self, task_config: Any, task_function: Callable[..., Any], **keywords: Any) -> None:
+        for name in ("requests", "limits"):
+            if isinstance(keywords.get(name), str):
+                keywords[name] = _fields.attempt(name, _resources, keywords[name])
+        if getattr(task_config, "increase_shared_mem", False) and not keywords.get("shared_memory"):
+            # Flyte refuses a second volume at that place.
+            keywords["shared_memory"] = None if _mounts_shared_memory(keywords.get("pod_template")) else True
+        super().__init__(task_config, task_function, **keywords)
+
+    @staticmethod
+    def _job_of(config: Any) -> Job:
+        return job_of(config)
+
+    def execute(self, **inputs: Any) -> Any:
+        """
+        In a pod: as the replica that the pod is. Anywhere else all replicas, and what the function raises is raised.
+        """
+        if self.execution_mode != self.ExecutionBehavior.DEFAULT or _is_in_pod():
+            return super().execute(**inputs)
+        job = self.job
+        elastic = getattr(job.options, "elastic", None)
+        worker = Worker(self.function, afresh=elastic is not None and elastic.start_method == "spawn")
+        try:
+            return take_over(run_job(job, worker, inputs))
+        except ReplicaFailedError as error:
+            raise self._raised(error) from error
+
+    def _raised(self, error: ReplicaFailedError) -> BaseException:
+        """
+        What the plugin raises when the function has raised.
+        """
+        return error.__cause__ or error
+
+
+class TensorflowFunctionTask(_PluginTask):
+    """
+    The task of a ``TfJob``.
+    """
+
+
+class PyTorchFunctionTask(_PluginTask):
+    """
+    The task of a ``PyTorch``.
+    """
+
+
+class PytorchElasticFunctionTask(_PluginTask):
+    """
+    The task of an ``Elastic``.
+    """
+
+    #: How nodes find each other.
+    rdzv_backend = "c10d"
+
+    def _raised(self, error: ReplicaFailedError) -> BaseException:
+        from flytekit.exceptions.user import FlyteRecoverableException, FlyteUserRuntimeException
+
+        cause = error.__cause__
+        raised: BaseException = (
+            FlyteRecoverableException(str(error))
+            if isinstance(cause, FlyteRecoverableException)
+            else FlyteUserRuntimeException(cause if isinstance(cause, Exception) else error)
+        )
+        return raised
+
+    @property
+    def min_nodes(self) -> int:
+        """
+        The fewest nodes.
+        """
+        return nodes_of(self.task_config.nnodes)[0]
+
+    @property
+    def max_nodes(self) -> int:
+        """
+        The most nodes.
+        """
+        return nodes_of(self.task_config.nnodes)[1]
+
+
+def _decorate(cls: type[_PluginTask], config: Any, keywords: Mapping[str, Any], function: Callable[..., Any]) -> Any:
+    from flytekit import task
+    from flytekit.extend import TaskPlugins
+
+    if TaskPlugins.find_pythontask_plugin(type(config)) is cls:
+        return task(task_config=config, **keywords)(function)
+    # A class of somebody's own, which flytekit does not know.
+    return cls(config, function, **keywords)
+
+
+def _resources(text: str) -> Any:
+    from flytekit import Resources
+
+    return Resources(**parsed(text))
+
+
+def _mounts_shared_memory(template: Any) -> bool:
+    containers = getattr(getattr(template, "pod_spec", None), "containers", None) or ()
+    return any(mount.mount_path == _SHARED_MEMORY for container in containers for mount in container.volume_mounts or ())
