@@ -78,6 +78,12 @@ class Registry(Generic[T]):
     def __repr__(self) -> str:
         return f"<{self._kind}s: {', '.join(self)}>"
 
+    def is_built_in(self, name: str) -> bool:
+        """
+        Whether the one of that name comes with distrib, and nothing stands in for it here.
+        """
+        return name in self._built_in and name not in self._stand_ins
+
     def installed(self, name: str) -> T:
         """
         What a package brings under that name, whatever stands in for it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     Whoever asks for these tests has to say what the pods run.
     """
+    # Of the official client's own making, in its older versions.
+    config.addinivalue_line("filterwarnings", "ignore:HTTPResponse.getheader")
     asked = any(HERE.samefile(path) or HERE in path.resolve().parents for path in map(Path, config.args) if path.exists())
     if asked and said(config, "--image") is None:
         raise pytest.UsageError("which image? Write --image NAME, or set DISTRIB_TEST_IMAGE: it needs Python, distrib and the frameworks.")
@@ -92,3 +95,12 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     )
     if not given:
         client.CoreV1Api().delete_namespace(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """
+    The figures that were measured.
+    """
+    figures = sys.modules.get("test_figures")
+    for line in getattr(figures, "FIGURES", []):
+        terminalreporter.write_line(line)

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from distrib import distributed
+from distrib import Run, distributed
 
 #: What all objects of a run have.
 LABEL = "distrib.dev/run"
@@ -192,6 +192,13 @@ class Cluster:
         """
         until(lambda: not self.left(name) or None, f"{name} is gone", seconds, lambda: self.left(name))
         return True
+
+
+def name_of(run: Run[Any]) -> str:
+    """
+    The name that a run's objects have in its namespace.
+    """
+    return run.id.rpartition("/")[2]
 
 
 def _replica(pod: Any) -> str:

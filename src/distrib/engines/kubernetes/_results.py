@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import EngineError
 from .._results import NamedResults
@@ -58,13 +58,11 @@ def whole(report: Report) -> Report:
 
 
 def _fetch(url: str) -> bytes:
-    try:
-        import fsspec
+    from . import _storage
 
-        with fsspec.open(url, "rb") as file:
-            data: Any = file.read()
+    try:
+        return _storage.read(url)
     except Exception as error:  # the storage's own library decides what it raises
         raise EngineError(
             f"{url} cannot be read: {type(error).__name__}: {error}. It is where the run has stored what it returned."
         ) from error
-    return bytes(data)

@@ -38,7 +38,7 @@ def dump_call(call: Call[Any], function: Callable[..., Any], payload: int) -> tu
     try:
         with open(payload, "wb", closefd=False) as file:
             try:
-                dump(*_target(function, call.args), dict(call.kwargs), file=file, keep=buffers.append)
+                dump(*target_of(function, call.args), dict(call.kwargs), file=file, keep=buffers.append)
             except OSError:
                 raise
             except Exception as error:
@@ -51,7 +51,10 @@ def dump_call(call: Call[Any], function: Callable[..., Any], payload: int) -> tu
         raise SubmitError(f"the arguments of {call.name}() cannot be kept in memory for the replicas: {error.strerror}") from error
 
 
-def _target(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str | Callable[..., Any], tuple[Any, ...]]:
+def target_of(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str | Callable[..., Any], tuple[Any, ...]]:
+    """
+    What :func:`dump` takes for a function and its arguments: its reference where it has one, else itself.
+    """
     if isinstance(function, MethodType):
         # The function by reference where that can be had: its module's globals then stay where they are.
         method = reference(function.__func__)

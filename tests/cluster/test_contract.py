@@ -1,0 +1,32 @@
+"""
+What every engine promises, on the cluster: the same suite as the local engine's.
+"""
+
+from typing import Any
+
+import pytest
+from outside import Cluster
+
+from distrib import Run
+from distrib.testing import EngineContract
+
+
+class TestKubernetes(EngineContract):
+    """
+    The Kubernetes engine keeps it.
+    """
+
+    engine = "kubernetes"
+    patience = 120.0
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(self), "options", {**cluster.options, "grace_period": 5})
+        self.cluster = cluster
+
+    def leftovers(self, run: Run[Any]) -> list[str]:
+        """
+        Pods that still run.
+        """
+        pods = self.cluster.pods(run.id.rpartition("/")[2])
+        return [name for name, pod in pods.items() if pod.status.phase in ("Pending", "Running")]
