@@ -130,8 +130,7 @@ class Orders:
         if spoken != FORMAT:
             raise ValueError(f"the orders of this run are of format {spoken}; the distrib in this image reads format {FORMAT}.")
         cluster = {role: tuple(addresses) for role, addresses in given.pop("cluster").items()}
-        lists = {name: tuple(given.pop(name)) for name in ("services", "deciders")}
-        return cls(cluster=cluster, **lists, **given)
+        return cls(cluster=cluster, services=tuple(given.pop("services")), deciders=tuple(given.pop("deciders")), **given)
 
 
 # What Kubeflow's ExitCode policy takes for retryable starts here.

@@ -65,6 +65,7 @@ def _packed(call: Call[Any], job: Job) -> bytes:
     pickled = _pickled(call, job.backend.wrap(call.function, job))
     about = {
         "python": sys.version_info[:2],
+        "by_value": b"cloudpickle" in pickled,
         "versions": _versions(pickled, job.backend),
         "framework": job.framework,
         "backend": _backend(job.backend),

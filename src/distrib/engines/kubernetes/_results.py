@@ -43,7 +43,7 @@ class KubernetesResults(NamedResults[R_co]):
             raise LookupError(f"{name} returned no value, or its pod, and the value with it, is gone")
         report = whole(end.report)
         if report.value is None:
-            raise LookupError(f"{name} returned, and its value is neither in its pod's termination message nor in storage")
+            raise LookupError(report.text or f"{name} returned, and its value is neither in its pod's termination message nor in storage")
         return pickle.loads(report.value)  # type: ignore[no-any-return]  # noqa: S301  # unpickles only what its own pods wrote
 
 
