@@ -16,7 +16,7 @@ import attrs
 
 from ._frozen import EMPTY, FrozenMap, checked_text, freeze
 from ._quantity import MILLI, UNIT, as_int, nano, quantity
-from ._refusal import refuse, shown, under
+from ._refusal import a_or_an, refuse, shown, under
 from .errors import InvalidJobError, did_you_mean
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def build(kind: type[T], value: T | Mapping[str, Any]) -> T:
         return value
     fields = {field.name: field.default for field in attrs.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, Mapping):
-        raise refuse("", value, f"write a {kind.__name__}, or a mapping with any of {', '.join(fields)}.")
+        raise refuse("", value, f"write {a_or_an(kind.__name__)}, or a mapping with any of {', '.join(fields)}.")
     given = dict(value)
     for key, item in given.items():
         if key not in fields:

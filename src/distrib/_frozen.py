@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from ._refusal import refuse, shown, under
+from ._refusal import a_or_an, refuse, shown, under
 from .errors import InvalidJobError
 
 V_co = TypeVar("V_co", covariant=True)
@@ -79,7 +79,7 @@ def freeze(value: Any, depth: int = 0, *, objects: bool = False) -> Any:
         return tuple(_at(f"[{place}]", item, depth, objects) for place, item in enumerate(value))
     if objects:
         return value
-    raise refuse("", value, f"a {type(value).__name__} is no plain data; write text, numbers, booleans, lists and mappings.")
+    raise refuse("", value, f"{a_or_an(type(value).__name__)} is no plain data; write text, numbers, booleans, lists and mappings.")
 
 
 def thaw(value: Any) -> Any:
@@ -109,7 +109,7 @@ def _scalar(value: Any) -> Any:
         return checked_text(value)
     # An enumeration's member, or NumPy's float, is more than what JSON gives back.
     if type(value) not in _SCALARS:
-        raise refuse("", value, f"a {type(value).__name__} is no plain data; write text, a number, a boolean or None.")
+        raise refuse("", value, f"{a_or_an(type(value).__name__)} is no plain data; write text, a number, a boolean or None.")
     if type(value) is float and not math.isfinite(value):
         raise refuse("", value, "write a finite number.")
     if type(value) is int and not -(2**63) <= value < 2**63:

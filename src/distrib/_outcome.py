@@ -102,7 +102,7 @@ def explain(error: BaseException) -> dict[str, Any]:
     Where an exception comes from, as plain data; our own frames around the user's function are left out.
     """
     if isinstance(error, ProcessFailedError):
-        return {key: error.told[key] for key in ("traceback", "frames", "rank")}
+        return {key: error.told.get(key) for key in ("traceback", "frames", "rank", "ended")}
     import traceback
 
     where = _without_us(error.__traceback__)
@@ -136,6 +136,30 @@ def tell(error: BaseException) -> dict[str, Any]:
     except Exception as problem:  # noqa: BLE001  # an exception may fail when it is looked at
         details = {"traceback": f"(its traceback cannot be had: {type(problem).__name__})", "frames": []}
     return {**describe(error), **details, "code": code_of(error), "pickled": dump_exception(error)}
+
+
+def tell_end(status: int) -> dict[str, Any]:
+    """
+    The same of a process that has ended without a word, where it was to return a value or to raise.
+
+    Args:
+        status: Its exit code, or the number of the signal that ended it, negative.
+    """
+    code = 128 - status if status < 0 else status or 1
+    how = f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}, before the function returned"
+    return {"type": "ProcessEnded", "text": how, "code": code, "ended": status, "traceback": "", "frames": [], "pickled": None}
+
+
+def signal_name(number: int) -> str:
+    """
+    What a signal is called.
+    """
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def flush() -> None:

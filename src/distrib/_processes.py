@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn
 
 from ._cluster import REPLICA_VARIABLE, decode_replica, encode_cluster, encode_replica
 from ._command import Command
-from ._outcome import ByRank, ProcessFailedError, end, tell
+from ._outcome import ByRank, ProcessFailedError, end, signal_name, tell
 
 __all__ = ["Outcome", "call_in_child", "die_like", "run_processes", "say"]
 
@@ -266,7 +266,7 @@ def _read(file: IO[bytes]) -> Outcome:
 
 
 def _how(status: int) -> str:
-    return f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
+    return f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}"
 
 
 def _signal(pid: int, number: int) -> None:

@@ -50,3 +50,13 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[: half - 1]}…{text[1 - half :]}"
+
+
+def a_or_an(name: str) -> str:
+    """
+    A name with its article.
+
+    >>> a_or_an("Role"), a_or_an("Elastic")
+    ('a Role', 'an Elastic')
+    """
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"

@@ -122,6 +122,38 @@ def test_restarts_are_limited(tmp_path: Path, kind: type[Exception], code: int) 
     assert "in failing" in error.traceback
 
 
+@distributed("pytorch", elastic=Elastic(nproc_per_node=2, max_restarts=1, rdzv_configs=QUICK), local=ECHO)
+def silent(folder: Path, status: int) -> None:
+    """
+    Rank 1 always ends without a word, by an exit code or by a signal.
+    """
+    if os.environ["RANK"] == "1":
+        with (folder / "attempts").open("a") as file:
+            file.write(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        os.kill(os.getpid(), -status) if status < 0 else os._exit(status)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (0, 1, "ended with exit code 0: the process ended before the function returned: os._exit() was called"),
+        (3, 3, "ended with exit code 3"),
+        (-signal.SIGKILL, 137, "was ended by signal 9 (SIGKILL): killed from outside"),
+    ],
+)
+def test_a_process_that_ends_without_a_word_has_failed(tmp_path: Path, status: int, code: int, said: str) -> None:
+    """
+    It is started again, also if its exit code is 0; in the end the run fails with how it ended.
+    """
+    error = silent.submit(tmp_path, status).exception(30)
+    assert isinstance(error, ReplicaFailedError)
+    assert (tmp_path / "attempts").read_text() == "01"
+    assert (error.exit_code, error.signal) == (code, -status if status < 0 else None)
+    assert f"worker-0 (rank 1) {said}" in str(error)
+    assert error.__cause__ is None
+
+
 @distributed("pytorch", elastic=Elastic(max_nodes=2, max_restarts=3, rdzv_configs=QUICK), local={**ECHO, "restart_delay": 0})
 def nodes(folder: Path, until: int) -> list[int]:
     """

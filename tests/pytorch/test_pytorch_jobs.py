@@ -64,6 +64,7 @@ class TestOptions:
             ({"nnodes": "2:"}, ("nnodes='2:'", "'1:4'")),
             ({"nnodes": 0}, ("nnodes=0",)),
             ({"nproc_per_node": "gpus"}, ("nproc_per_node='gpus'", "'gpu'")),
+            ({"elastic": 2}, ("elastic=2: write an Elastic",)),
             ({"elastic": {"max_restart": 1}}, ("elastic.max_restart=1", "max_restarts")),
             ({"elastic": {"min_nodes": 2, "max_nodes": 1}}, ("elastic.max_nodes=1", "min_nodes=2")),
             (

@@ -4,6 +4,7 @@ One node of elastic PyTorch training: PyTorch's own agent, its processes forked 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pickle
@@ -21,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from distrib import _report
 from distrib._cluster import RUN_VARIABLE, Replica
 from distrib._command import Command
-from distrib._outcome import ByRank, ProcessFailedError, end
+from distrib._outcome import ByRank, ProcessFailedError, end, tell_end
 from distrib._processes import call_in_child, die_like, say
 from distrib.errors import EngineError
 
@@ -60,7 +61,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
         The values of the processes that this node had at the end.
 
     Raises:
-        ProcessFailedError: A process raised, and all restarts are used up.
+        ProcessFailedError: A process raised, or ended without a word, and all restarts are used up.
 
         EngineError: The nodes do not find each other.
     """
@@ -69,6 +70,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     _quieten()
+    _notice_silent_ends()
     # A store of their own for the processes of each round: in the agents' one they would meet what the last round has left.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # A fresh interpreter does not inherit the descriptor and opens the file by its name.
@@ -77,8 +79,8 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
         try:
             values = _launch(elastic, processes, me, lambda config: _agent(config, entry)(*arguments))
         except ChildFailedError as error:
-            _, failure = error.get_first_failure()
-            _fail(failure, list(_read(failures)))
+            rank, failure = error.get_first_failure()
+            _fail(rank, failure, list(_read(failures)))
         except SignalException as stop:
             _stop(int(stop.sigval))
         except RendezvousError as error:
@@ -167,6 +169,30 @@ def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_hos
     )
 
 
+@functools.cache
+def _notice_silent_ends() -> None:
+    """
+    Have a process that ended with 0 and returned nothing taken for one that failed: PyTorch would wait for its value for ever.
+    """
+    from torch.distributed.elastic.multiprocessing import api
+
+    poll = api.MultiprocessContext._poll  # noqa: SLF001  # agents ask nobody else
+
+    def poll_strictly(self: Any) -> Any:
+        result = poll(self)
+        if result is not None:
+            return result
+        for place, process in enumerate(self._pc.processes):
+            # One that has returned waits to be told that all have.
+            if process.exitcode == 0 and place not in self._return_values:
+                self.close()
+                failure = api.ProcessFailure(local_rank=place, pid=process.pid, exitcode=0, error_file=self.error_files[place])
+                return api.RunProcsResult(failures={place: failure}, stdouts=self.stdouts, stderrs=self.stderrs)
+        return None
+
+    api.MultiprocessContext._poll = poll_strictly  # noqa: SLF001
+
+
 def _no_files() -> Any:
     """
     Where PyTorch is to write logs and errors: nowhere. The output is the replica's, and errors are told by our own means.
@@ -232,7 +258,7 @@ def _read(failures: IO[bytes]) -> Iterator[dict[str, Any]]:
         yield pickle.loads(failures.read(*_HEADER.unpack(header)))  # noqa: S301  # unpickles only what its own processes wrote
 
 
-def _fail(failure: Any, told: list[dict[str, Any]]) -> None:
+def _fail(rank: int, failure: Any, told: list[dict[str, Any]]) -> None:
     """
     Fail as the process did.
     """
@@ -242,12 +268,9 @@ def _fail(failure: Any, told: list[dict[str, Any]]) -> None:
         if _CONSEQUENCE.search(last["text"]):
             _wait_for_the_cause()
         raise ProcessFailedError(last, last["rank"])
-    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-    say(f"a process (local rank {failure.local_rank}) ended with {how}, and no restarts are left")
-    raise ProcessFailedError({"type": "ProcessEnded", "text": how, "code": 128 - code if code < 0 else code, **_NO_DETAILS})
-
-
-_NO_DETAILS: dict[str, Any] = {"traceback": "", "frames": [], "pickled": None}
+    ended = tell_end(code)
+    say(f"the process of rank {rank} ended with {ended['text']}, and no restarts are left")
+    raise ProcessFailedError(ended, rank)
 
 
 def _wait_for_the_cause() -> None:

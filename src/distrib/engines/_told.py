@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._outcome import signal_name
 from ..engine import ReplicaStatus
 from ..errors import ReplicaFailedError
 
@@ -57,6 +58,7 @@ def replica_failed(
         status: How it ended.
 
         details: What :func:`distrib._outcome.tell` said of its exception; ``returned`` if it did; empty if nothing is known.
+            With ``ended``, what :func:`distrib._outcome.tell_end` said of a process of its own.
 
         original: The exception itself, if it could be rebuilt: it becomes the cause.
 
@@ -66,12 +68,14 @@ def replica_failed(
 
         hint: What such an end means, where more is known than the exit code tells.
     """
-    hint = hint or hint_of(status.exit_code, status.signal)
-    raised = bool(details.get("type"))
+    ended = details.get("ended")
+    code, number = (status.exit_code, status.signal) if ended is None else (ended, -ended if ended < 0 else None)
+    hint = hint or hint_of(code, number)
+    raised = bool(details.get("type")) and ended is None
     # What Python prints of the cause has the whole text.
     details = {**details, "lines": 1 if original is not None else _TEXT_LINES}
     process = "" if details.get("rank") is None else f" (rank {details['rank']})"
-    lines = [f"{name}{process} {_what_happened(details, status.exit_code, status.signal, hint if not raised else '')}"]
+    lines = [f"{name}{process} {_what_happened(details, code, number, hint, raised=raised)}"]
     lines += _frames(details.get("frames", []))
     if not raised:
         lines += [f"  | {line[:_LINE]}" for line in log_tail.splitlines()[-_TAIL_LINES:]]
@@ -79,7 +83,7 @@ def replica_failed(
         "\n".join([*lines, end]),
         replica=name,
         exit_code=status.exit_code,
-        signal=status.signal,
+        signal=number,
         hint=hint,
         traceback=details.get("traceback", ""),
         log_tail=log_tail,
@@ -101,24 +105,17 @@ def others(replicas: Mapping[str, ReplicaStatus], root: str) -> list[str]:
     return told
 
 
-def _what_happened(details: Mapping[str, Any], code: int | None, number: int | None, hint: str) -> str:
+def _what_happened(details: Mapping[str, Any], code: int | None, number: int | None, hint: str, *, raised: bool) -> str:
     because = f": {hint}" if hint else ""
     if details.get("returned"):
         return "returned, and was to be started again: with restart_policy=Always only the other replicas can end the run"
-    if details.get("type"):
+    if raised:
         text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][: details["lines"]]
         said = "\n  ".join([": ".join([details["type"], *text[:1]]), *text[1:]])
         return f"failed with {said}{f' (exit code {code})' if code else ''}"
     if number is not None:
-        return f"was ended by signal {number} ({_signal_name(number)}){because}"
+        return f"was ended by signal {number} ({signal_name(number)}){because}"
     return f"ended with exit code {code}{because}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
 
 
 def hint_of(code: int | None, number: int | None) -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from ..._refusal import a_or_an
 from ...errors import InvalidJobError
 from ._payload import dump, reference
 
@@ -31,7 +32,7 @@ def explain(call: Call[Any], error: Exception) -> InvalidJobError:
                 dump(value, (), {}, file=nowhere)
             except Exception as own:
                 return InvalidJobError(
-                    f"{place} cannot be sent to the replicas: a {type(value).__qualname__} cannot be pickled "
+                    f"{place} cannot be sent to the replicas: {a_or_an(type(value).__qualname__)} cannot be pickled "
                     f"({_first_line(own)}). Make it inside the function instead.",
                     field=field,
                     value=value,
