@@ -29,7 +29,7 @@ from distrib.errors import EngineError
 from . import _rendezvous
 
 if TYPE_CHECKING:
-    from distrib.backends.pytorch import Elastic
+    from ._pytorch_options import Elastic
 
 __all__ = ["run_elastic"]
 

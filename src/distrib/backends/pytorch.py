@@ -11,17 +11,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from distrib import _fields, _flyte_wire
+from distrib import _flyte_wire
 from distrib._cluster import ClusterSpec, Replica, replica
 from distrib._command import Command
-from distrib._frozen import EMPTY, thaw
+from distrib._frozen import thaw
 from distrib._processors import cpu_count
 from distrib._refusal import refuse
 from distrib.backend import Backend, FlyteTask, Operator, Role
 from distrib.errors import DistribError
 from distrib.manifests import operator_job
+
+from ._pytorch_options import Elastic, PyTorchOptions, check_agreement
 
 if TYPE_CHECKING:
     from distrib._job import Job
@@ -29,193 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Elastic", "PyTorchBackend", "PyTorchOptions", "process_environment"]
 
-_WORDS = ("auto", "gpu", "cpu")
-_START_METHODS = ("fork", "spawn")
 _THREADS = "OMP_NUM_THREADS"
-#: The settings of the rendezvous "c10d".
-_RENDEZVOUS = (
-    *("join_timeout", "last_call_timeout", "close_timeout", "heartbeat_timeout", "read_timeout"),
-    *("keep_alive_interval", "keep_alive_max_attempt", "cas_backoff_max_seconds", "is_host", "store_type", "timeout"),
-)
-
-
-def _nproc(value: int | str) -> int | str:
-    if isinstance(value, str):
-        if value not in _WORDS:
-            raise refuse("", value, f"write a number of processes, or one of {', '.join(map(repr, _WORDS))}.")
-        return value
-    return _fields.number(value, 1)
-
-
-def _optional_nproc(value: int | str | None) -> int | str | None:
-    return None if value is None else _nproc(value)
-
-
-def _nnodes(value: int | str | None) -> int | str | None:
-    if not isinstance(value, str):
-        return _fields.positive(value)
-    least, colon, most = value.partition(":")
-    if not all(part.isascii() and part.isdecimal() for part in (least, most or least)) or (colon and not most):
-        raise refuse("", value, "write a number of nodes, or the fewest and the most, as in '1:4'.")
-    if not 1 <= int(least) <= int(most or least):
-        raise refuse("", value, "write at least one node, and the fewest first, as in '1:4'.")
-    return f"{int(least)}:{int(most)}" if colon else int(least)
-
-
-def _at_least_one(value: int) -> int:
-    return _fields.number(value, 1)
-
-
-def _interval(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):  # type: ignore[redundant-expr]
-        raise refuse("", value, "write seconds, more than 0.")
-    return float(value)
-
-
-def _start_method(value: str) -> str:
-    if value not in _START_METHODS:
-        raise refuse("", value, f"write one of {', '.join(map(repr, _START_METHODS))}.")
-    return value
-
-
-def _rdzv_backend(value: str) -> str:
-    if not isinstance(value, str) or not value.strip():  # type: ignore[redundant-expr]
-        raise refuse("", value, "write the name of a rendezvous backend; 'c10d' needs no server.")
-    return str.__str__(value)
-
-
-@attrs.frozen(kw_only=True, field_transformer=_fields.named)
-class Elastic:
-    """
-    Training that goes on when nodes come and go, by PyTorch's own elastic agents (those of ``torchrun``).
-
-    A process that fails has all processes started again, on the nodes that are there then; what they had learnt is kept only by
-    the checkpoints that they write.
-
-    Args:
-        min_nodes: The fewest nodes to train with.
-
-        max_nodes: The most, and how many are started; *min_nodes* unless it is given.
-
-        nproc_per_node: Processes of each node: a number, ``"gpu"`` (one for each GPU), ``"cpu"`` (one for each processor) or
-            ``"auto"`` (GPUs if there are any, else processors).
-
-        max_restarts: How often the processes are started again before the run fails.
-
-        monitor_interval: Seconds between two looks of an agent at its processes.
-
-        rdzv_backend: How nodes find each other; ``"c10d"`` needs no server.
-
-        rdzv_configs: PyTorch's own settings for that, such as ``{"join_timeout": 600, "last_call_timeout": 30}``, in seconds.
-
-        start_method: ``"fork"``: processes are copies of the node's own, with what it has imported; ``"spawn"``: fresh
-            interpreters, for what does not survive a fork.
-
-    .. doctest::
-
-        >>> from distrib.backends.pytorch import Elastic
-        >>> Elastic(min_nodes=1, max_nodes=4).nnodes
-        '1:4'
-        >>> Elastic(min_nodes=3, max_nodes=2)
-        Traceback (most recent call last):
-        distrib.errors.InvalidJobError: max_nodes=2: fewer than min_nodes=3.
-    """
-
-    min_nodes: int = attrs.field(default=1, converter=_at_least_one)
-    max_nodes: int | None = attrs.field(default=None, converter=_fields.positive)
-    nproc_per_node: int | str = attrs.field(default=1, converter=_nproc)
-    max_restarts: int = attrs.field(default=3, converter=_fields.count)
-    monitor_interval: float = attrs.field(default=0.1, converter=_interval)
-    rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
-    rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_fields.plain)
-    start_method: str = attrs.field(default="fork", converter=_start_method)
-
-    def __attrs_post_init__(self) -> None:
-        if self.max_nodes is not None and self.max_nodes < self.min_nodes:
-            raise refuse("max_nodes", self.max_nodes, f"fewer than min_nodes={self.min_nodes}.")
-        if self.rdzv_backend == "c10d":
-            _check_settings(self.rdzv_configs)
-
-    @property
-    def nodes(self) -> int:
-        """
-        How many nodes are started.
-        """
-        return self.min_nodes if self.max_nodes is None else self.max_nodes
-
-    @property
-    def nnodes(self) -> str:
-        """
-        The range, as ``torchrun`` has it.
-        """
-        return f"{self.min_nodes}:{self.nodes}"
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """
-    Refuse a slip, which PyTorch would pass over; another version may know more, so what is like none of these is left alone.
-    """
-    from difflib import get_close_matches
-
-    for name in settings.keys() - set(_RENDEZVOUS):
-        meant = get_close_matches(name, _RENDEZVOUS, n=1, cutoff=0.75)
-        if meant:
-            raise refuse(f"rdzv_configs[{name!r}]", settings[name], f"no such setting. Did you mean {meant[0]!r}?")
-
-
-def _elastic(value: Elastic | Mapping[str, Any] | None) -> Elastic | None:
-    return None if value is None else _fields.build(Elastic, value)
-
-
-@attrs.frozen(kw_only=True, field_transformer=_fields.named)
-class PyTorchOptions:
-    """
-    What ``@distributed(framework="pytorch", ...)`` takes besides ``master=`` and ``worker=``.
-
-    Where no role is named, *elastic* or *nnodes* says how many workers there are; *nproc_per_node* alone makes one.
-
-    Args:
-        nproc_per_node: Processes of each node, as for :class:`Elastic`; 1 unless it is given.
-
-        nnodes: How many nodes: ``2``, or ``"1:4"`` for elastic training with the default settings.
-
-        elastic: Elastic training with settings of your own.
-    """
-
-    nproc_per_node: int | str | None = attrs.field(default=None, converter=_optional_nproc)
-    nnodes: int | str | None = attrs.field(default=None, converter=_nnodes)
-    elastic: Elastic | None = attrs.field(default=None, converter=_elastic)
-
-    @property
-    def processes(self) -> int | str:
-        """
-        What one node runs, whichever field says so.
-        """
-        if self.nproc_per_node is not None:
-            return self.nproc_per_node
-        return 1 if self.elastic is None else self.elastic.nproc_per_node
-
-    @property
-    def elasticity(self) -> Elastic | None:
-        """
-        The settings of elastic training, whichever field asks for it; None if none does.
-        """
-        if self.elastic is not None or not isinstance(self.nnodes, str):
-            return self.elastic
-        least, most = map(int, self.nnodes.split(":"))
-        return Elastic(min_nodes=least, max_nodes=most, nproc_per_node=self.processes)
-
-    @property
-    def nodes(self) -> int | None:
-        """
-        How many nodes these options ask for by themselves; None if they do not say.
-        """
-        elastic = self.elasticity
-        if elastic is not None:
-            return elastic.nodes
-        if isinstance(self.nnodes, int):
-            return self.nnodes
-        return None if self.nproc_per_node is None else 1
 
 
 class PyTorchBackend(Backend):
@@ -267,7 +81,7 @@ class PyTorchBackend(Backend):
         Refuse options that contradict each other, or the roles.
         """
         options: PyTorchOptions = job.options or PyTorchOptions()
-        _check_agreement(options)
+        check_agreement(options)
         elastic = options.elasticity
         named = "elastic" if options.elastic is not None else "nnodes"
         for group in job.groups:
@@ -491,20 +305,6 @@ class _Call:
 
 def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(thaw(value))
-
-
-def _check_agreement(options: PyTorchOptions) -> None:
-    elastic = options.elastic
-    if elastic is None:
-        return
-    if options.nproc_per_node not in (None, elastic.nproc_per_node):
-        raise refuse(
-            "nproc_per_node",
-            options.nproc_per_node,
-            f"elastic= says nproc_per_node={elastic.nproc_per_node!r}; say it there alone.",
-        )
-    if options.nnodes is not None and options.nnodes not in (elastic.nnodes, elastic.nodes if elastic.min_nodes == elastic.nodes else None):
-        raise refuse("nnodes", options.nnodes, f"elastic= says {elastic.nnodes}; leave nnodes= out.")
 
 
 def _count(processes: int | str) -> int:
