@@ -58,7 +58,7 @@ class Pods:
             (self.secret / key).write_bytes(data)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Pods:
+    def __enter__(self) -> Pods:  # noqa: PYI034  # Self came with 3.11
         return self
 
     def __exit__(self, *_: object) -> None:

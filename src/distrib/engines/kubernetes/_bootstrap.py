@@ -34,7 +34,10 @@ REFUSED_EXIT: Final = 126
 
 # Runs in whatever Python the image has, hence no syntax that an old one does not know.
 STUB: Final = """\
-import json, os, sys
+import json, os, signal, sys
+
+# The first process of a container has no default for it, and would go on.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
 def refuse(text):
     sys.stderr.write("distrib: " + text + "\\n")

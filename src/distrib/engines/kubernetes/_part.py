@@ -88,11 +88,11 @@ class Part:
         return len(self.orders.names) == 1
 
     @property
-    def present(self) -> frozenset[str]:
+    def listeners(self) -> frozenset[str]:
         """
-        The peers that are heard of.
+        The peers that can still be told something: those that are there, and those that have yet to come.
         """
-        return frozenset(self._here)
+        return frozenset(set(self._gone) - self._seen | self._here)
 
     # What happens.
 
@@ -235,7 +235,7 @@ class Part:
     def _patience(self, name: str) -> float:
         if name not in self._seen or self.orders.restarts.get(_role(name), "Never") != "Never":
             return self.orders.peers_timeout
-        return GONE_SECONDS if self.is_lead else min(LOST_SECONDS, self.orders.peers_timeout)
+        return min(GONE_SECONDS if self.is_lead else LOST_SECONDS, self.orders.peers_timeout)
 
     @property
     def _seen(self) -> set[str]:

@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -36,9 +36,9 @@ class Line(Protocol):
         Begin.
         """
 
-    def tell(self, message: Mapping[str, str]) -> None:
+    def tell(self, message: Mapping[str, str], to: Collection[str] = ()) -> None:
         """
-        Tell whoever is at the other end, now and whenever it connects again.
+        Tell whoever is at the other end, now and whenever it connects again; *to* says who has to be told before all ends.
         """
 
     async def drained(self, seconds: float) -> None:
@@ -71,8 +71,8 @@ class Lead:
         self._lines: dict[str, asyncio.StreamWriter] = {}
         self._told: Mapping[str, str] | None = None
         self._server: asyncio.Server | None = None
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._owed: set[str] = set()
+        self._done = asyncio.Event()
 
     async def open(self) -> None:
         """
@@ -86,20 +86,22 @@ class Lead:
         listening = socket.create_server(("", self._orders.control_port), family=family, dualstack_ipv6=both, backlog=4096)
         self._server = await asyncio.start_server(self._serve, sock=listening)
 
-    def tell(self, message: Mapping[str, str]) -> None:
+    def tell(self, message: Mapping[str, str], to: Collection[str] = ()) -> None:
         """
-        Tell all of the others, those too that connect later.
+        Tell all of the others, those too that connect later; *to* says who has to be told before all ends.
         """
         self._told = message
+        self._owed = set(to)
+        self._look_whether_done()
         for writer in self._lines.values():
             _write(writer, message)
 
     async def drained(self, seconds: float) -> None:
         """
-        Wait until the others have hung up.
+        Wait until all who have to be told have hung up, but no longer than *seconds*.
         """
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), seconds)
+            await asyncio.wait_for(self._done.wait(), seconds)
 
     def close(self) -> None:
         """
@@ -125,8 +127,8 @@ class Lead:
             if name and self._lines.get(name) is writer:
                 del self._lines[name]
                 self._lose(name)
-            if not self._lines:
-                self._empty.set()
+                self._owed.discard(name)
+                self._look_whether_done()
             writer.close()
 
     def _read(self, line: bytes) -> dict[str, str] | None:
@@ -134,11 +136,14 @@ class Lead:
         is_ours = isinstance(message, dict) and hmac.compare_digest(str(message.get("token")).encode(), self._orders.token.encode())
         return message if is_ours and message["name"] in self._orders.names else None
 
+    def _look_whether_done(self) -> None:
+        if self._told is not None and not self._owed:
+            self._done.set()
+
     def _take(self, name: str, writer: asyncio.StreamWriter) -> None:
         if self._lines.get(name) is writer:
             return
         self._lines[name] = writer
-        self._empty.clear()
         _write(writer, self._told or {"word": "here"})
 
 
@@ -172,7 +177,7 @@ class Member:
         """
         self._task = asyncio.create_task(self._run())
 
-    def tell(self, message: Mapping[str, str]) -> None:
+    def tell(self, message: Mapping[str, str], to: Collection[str] = ()) -> None:  # noqa: ARG002  # there is only one
         """
         Tell the coordinator, each new one too.
         """

@@ -189,7 +189,7 @@ class _Pod:
         report = move.report
         self._is_leaving = True
         if self._line is not None and move.tell:
-            self._line.tell(move.tell)
+            self._line.tell(move.tell, self._part.listeners - {move.tell.get("cause")})
         if self._part.own is None:
             # Whoever stops it may be killed before it has ended.
             report = hand_over(attrs.evolve(report, time=time.time()), self._orders)
