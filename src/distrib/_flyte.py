@@ -6,6 +6,7 @@ flytekit imports it by the entry point ``flytekit.plugins``; nothing else does b
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import flytekit
@@ -73,6 +74,7 @@ def become(task: DistributedTask[Any, Any]) -> None:
     before, entities = dict(task.__dict__), len(FlyteEntities.entities)
     job, function = task.job, task.function
     try:
+        inspect.unwrap(function)  # refuses a function that wraps itself, which flytekit would follow for ever
         keywords = get_engine("flyte").options_of(job).keywords()
         with _late.becoming(task), _outside():
             flytekit.task(task_config=job, **keywords)(function)

@@ -172,6 +172,11 @@ class Trainer:
     def method(self, x):
         return x
 
+def inward(x: int) -> int:
+    return x
+
+inward.__wrapped__ = inward
+inward = decorate(inward)
 anonymous = decorate(lambda x: x)
 command = decorate(Command(["true"]))
 """
@@ -179,7 +184,8 @@ command = decorate(Command(["true"]))
         import own
         from flytekit.core.base_task import PythonTask
         from flytekit.core.context_manager import FlyteEntities
-        tasks = {"untyped": own.untyped, "inner": own.outer(), "method": own.Trainer().method, "anonymous": own.anonymous}
+        tasks = {"untyped": own.untyped, "inner": own.outer(), "method": own.Trainer().method}
+        tasks |= {"anonymous": own.anonymous, "inward": own.inward}
         for name, task in tasks.items():
             assert not isinstance(task, PythonTask), name
             assert task(1) == 1, name
