@@ -81,7 +81,7 @@ class LocalEngine(Engine):
         All runs that the history has kept, the newest first.
         """
         from . import _history
-        from ._run import StoredRun
+        from ._stored import StoredRun
 
         return [StoredRun(folder, about) for folder, about in _history.folders()]
 
@@ -90,7 +90,7 @@ class LocalEngine(Engine):
         The run of that id, from the history.
         """
         from . import _history
-        from ._run import StoredRun
+        from ._stored import StoredRun
 
         folder = os.path.join(_history.runs_folder(), id)
         about = _history.read_about(folder) if os.path.basename(folder) == id else {}

@@ -1,0 +1,186 @@
+"""
+A run as its folder tells it, for whoever has not started it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ..._cluster import RUN_VARIABLE
+from ..._outcome import ByRank
+from ...engine import Event, Run, RunState, RunStatus
+from ...errors import EngineError, InvalidJobError, RunTimeoutError, did_you_mean
+from .._results import NamedResults
+from ._history import Progress, for_people, is_alive, read_about, read_events
+from ._linux import processes_with
+from ._logs import LOOK_SECONDS, Follower
+
+R_co = TypeVar("R_co", covariant=True)
+
+#: A signal that comes at the very moment in which Python begins to wait is seen when it looks again: it looks this often.
+AWAKE_SECONDS = 0.5
+
+
+class LocalResults(NamedResults[R_co]):
+    """
+    The values of a run's replicas, read from its folder when they are asked for.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str], coordinator: str) -> None:
+        super().__init__(names, coordinator)
+        self._folder = folder
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, "results", f"{name}.pickle")
+
+    def _is_kept(self, name: str) -> bool:
+        return os.path.exists(self._path(name))
+
+    def _read(self, name: str) -> R_co | ByRank:
+        try:
+            with open(self._path(name), "rb") as file:
+                return pickle.load(file)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            raise LookupError(f"{name} returned no value: it was stopped before its function returned") from None
+
+
+class StoredRun(Run[R_co]):
+    """
+    A run as its folder tells it: from any process, also when the one that submitted it is gone.
+    """
+
+    def __init__(self, folder: str, about: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.about = about or read_about(folder)
+        self.names: list[str] = self.about["replicas"]
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.folder)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}: {self.status().state.value}>"
+
+    def _progress(self) -> Progress:
+        # Asked before reading: the last event of a run that ends at this moment is then read after it.
+        alive = is_alive(self.folder)
+        progress = Progress(self.names)
+        for event in read_events(self.folder):
+            progress.take(event)
+        if not progress.finished and not alive:
+            progress.lose()
+        return progress
+
+    def status(self) -> RunStatus:
+        return self._progress().status()
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while is_alive(self.folder):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise still_running(self.id, timeout)
+            self._await_supervisor(left)
+        return self.status()
+
+    def _await_supervisor(self, seconds: float | None) -> None:
+        pid = self._supervisor()
+        try:
+            watched = os.pidfd_open(pid) if pid is not None else None
+        except (OSError, AttributeError):
+            watched = None
+        if watched is None:  # it has not said yet who it is, or this system cannot watch it
+            time.sleep(LOOK_SECONDS if seconds is None else min(LOOK_SECONDS, seconds))
+            return
+        try:
+            if is_alive(self.folder):  # the number was still its own when the descriptor was opened
+                select.select([watched], [], [], AWAKE_SECONDS if seconds is None else min(seconds, AWAKE_SECONDS))
+        finally:
+            os.close(watched)
+
+    def _supervisor(self) -> int | None:
+        return next((event["pid"] for event in read_events(self.folder) if event["kind"] == "supervising"), None)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.wait(timeout)
+        return self._error(self._progress())
+
+    def _error(self, progress: Progress) -> EngineError | None:
+        if progress.state is RunState.SUCCEEDED:
+            return None
+        from ._failure import error_of
+
+        return error_of(self.folder, progress)
+
+    def results(self, timeout: float | None = None) -> LocalResults[R_co]:
+        error = self.exception(timeout)
+        if error is not None:
+            # Asked for twice, it does not tell of the first time too.
+            raise error.with_traceback(None)
+        return LocalResults(self.folder, self.names, self.about["coordinator"])
+
+    def cancel(self, *, at_once: bool = False) -> None:
+        while is_alive(self.folder):
+            pid = self._supervisor()
+            # The number may be another process's by now: a run's own has its id in the environment.
+            if pid is not None and pid in processes_with(RUN_VARIABLE, self.id):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
+                self.wait()
+                return
+            time.sleep(LOOK_SECONDS)  # it is being started, or ends at this moment
+
+    def events(self) -> Sequence[Event]:
+        return [for_people(event) for event in read_events(self.folder)]
+
+    def logs(self, replica: str | None = None, *, follow: bool = False) -> Iterator[str]:
+        if replica is not None and replica not in self.names:
+            raise InvalidJobError(f"no replica is called {replica!r}.{did_you_mean(replica, self.names)}", field="replica", value=replica)
+        return self._lines([replica] if replica else self.names, follow=follow, prefixed=replica is None)
+
+    def _lines(self, names: Sequence[str], *, follow: bool, prefixed: bool) -> Iterator[str]:
+        follower = Follower(os.path.join(self.folder, "logs"), names)
+        try:
+            over = not follow
+            while True:
+                # Asked before reading: what was written before the end is then read after it.
+                over = over or self._is_over()
+                for name, data in follower.read(last=over):
+                    for line in data.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"):
+                        yield f"[{name}] {line}" if prefixed else line
+                if over:
+                    return
+                if not follower.is_behind:
+                    self._await_growth(follower)
+        finally:
+            follower.close()
+
+    def _is_over(self) -> bool:
+        return not is_alive(self.folder)
+
+    def _await_growth(self, follower: Follower) -> None:
+        pid = self._supervisor()
+        try:
+            ended = os.pidfd_open(pid) if pid is not None else None
+        except (OSError, AttributeError):
+            ended = None
+        watched = [number for number in (follower.grown, ended) if number is not None]
+        try:
+            select.select(watched, [], [], AWAKE_SECONDS if len(watched) == 2 else LOOK_SECONDS)  # noqa: PLR2004  # both can be waited for
+        finally:
+            if ended is not None:
+                os.close(ended)
+
+
+def still_running(id: str, timeout: float | None) -> RunTimeoutError:
+    """
+    What a wait that was too short ends with.
+    """
+    return RunTimeoutError(f"{id} is still running after {timeout:g} s; it goes on. Wait again, or cancel() it.")
