@@ -47,6 +47,17 @@ def name() -> str:
     return replica().name
 
 
+#: How often :func:`count` was called in this process.
+counted: list[int] = []
+
+
+def count() -> None:
+    """
+    Count this call.
+    """
+    counted.append(1)
+
+
 def call(function: Callable[[], Any]) -> Any:
     """
     What a function that was sent along returns.

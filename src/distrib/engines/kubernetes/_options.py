@@ -137,7 +137,7 @@ class KubernetesOptions:
 
         image: The container image of all groups for which the job names none.
 
-        workload: What the job becomes: ``"operator"`` (TFJob, PyTorchJob, JAXJob), ``"job"`` (plain Jobs of Kubernetes),
+        workload: What the job becomes: ``"operator"`` (TFJob, PyTorchJob …), ``"job"`` (plain Jobs of Kubernetes),
             ``"jobset"`` or ``"trainjob"`` (Kubeflow Trainer). None for the operator's where the framework has one, else ``"job"``.
 
         storage: Where calls and values are kept that are too large for Kubernetes: a URL for ``fsspec``, or a folder that all

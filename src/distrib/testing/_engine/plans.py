@@ -31,13 +31,13 @@ class PlanLaws(EngineSubject):
         """
         A plan is made without a trace: nothing is called, started, opened, set or remembered.
         """
-        called: list[int] = []
+        _calls.counted.clear()
         self._subject.plan(self.job(), Call(_calls.name))  # the first one may load what it needs
         before = self._settled_traces()
-        plan = self._subject.plan(self.job(), Call(lambda: called.append(1)))
+        plan = self._subject.plan(self.job(), Call(_calls.count))
         str(plan)
         after = self.traces()
-        assert not called, "the function was called"
+        assert not _calls.counted, "the function was called"
         for kind, found in after.items():
             new = Counter(found) - Counter(before[kind])
             assert not new, f"{kind}: {', '.join(map(str, new))} came with it"

@@ -1,5 +1,5 @@
 """
-The custom resource of the framework's own operator: TFJob, PyTorchJob, JAXJob.
+The custom resource of the framework's own operator: TFJob, PyTorchJob and the like.
 """
 
 from __future__ import annotations
