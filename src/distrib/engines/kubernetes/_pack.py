@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["is_local", "pack_modules"]
+__all__ = ["is_local", "is_of_tests", "pack_modules"]
 
 #: Larger files are data, which belong into the image or into a volume.
 LARGEST = 256 * 1024
@@ -40,19 +40,32 @@ def is_local(name: str) -> bool:
     Whether a module that is loaded belongs to the project, and to no package that an image would have installed.
     """
     top = name.partition(".")[0]
-    file = getattr(sys.modules.get(top), "__file__", None)
-    # Tests are not what runs; ours is in the image.
-    if file is None or top in ("distrib", "__main__", "conftest") or top.startswith("test_"):
-        return False
-    return not _is_installed(Path(file))
+    # distrib is in the image; the program itself is no module.
+    return top not in ("distrib", "__main__") and not is_of_tests(top) and any(not _is_installed(path) for path in _places(top))
+
+
+def is_of_tests(name: str) -> bool:
+    """
+    Whether a module is one of a test suite: importing it takes pytest, so a function in it travels itself.
+    """
+    top = name.partition(".")[0]
+    return top == "conftest" or top.startswith("test_")
+
+
+def _places(top: str) -> list[Path]:
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    if file is not None:
+        return [Path(file)]
+    # A package without an __init__.py has folders only, and several of them.
+    return [Path(folder) for folder in getattr(module, "__path__", ())]
 
 
 def _files() -> Iterator[tuple[str, Path]]:
     tops = {name.partition(".")[0] for name in list(sys.modules) if is_local(name)}
-    for top in tops:
-        path = Path(str(sys.modules[top].__file__))
-        if path.name == "__init__.py":
-            yield from _of_package(path.parent)
+    for path in (path for top in tops for path in _places(top) if not _is_installed(path)):
+        if path.is_dir() or path.name == "__init__.py":
+            yield from _of_package(path if path.is_dir() else path.parent)
         elif path.suffix == ".py":
             yield path.name, path
     main = getattr(sys.modules.get("__main__"), "__file__", None)

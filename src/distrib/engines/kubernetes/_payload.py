@@ -10,7 +10,7 @@ import pickletools
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ...errors import InvalidJobError, MissingDependencyError, SubmitError
 from ..local._payload import dump, target_of
 from ..local._unpicklable import explain
 from ._bootstrap import CALL_KEY, CODE_KEY, ORDERS_KEY
-from ._pack import pack_modules
+from ._pack import is_of_tests, pack_modules
 
 if TYPE_CHECKING:
     from ..._job import Job
@@ -77,11 +77,30 @@ def _packed(call: Call[Any], job: Job) -> bytes:
 
 def _pickled(call: Call[Any], function: Callable[..., Any]) -> bytes:
     held = io.BytesIO()
-    try:
-        dump(*target_of(function, call.args), dict(call.kwargs), file=held)
-    except Exception as error:
-        raise explain(call, error) from error
+    with _of_tests_by_value(getattr(function, "function", function)):
+        try:
+            dump(*target_of(function, call.args), dict(call.kwargs), file=held)
+        except Exception as error:
+            raise explain(call, error) from error
     return held.getvalue()
+
+
+@contextmanager
+def _of_tests_by_value(function: Any) -> Iterator[None]:
+    """
+    Have the function travel itself if its module is one that no pod can import.
+    """
+    import cloudpickle
+
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    if module is None or not is_of_tests(module.__name__) or module.__name__ in cloudpickle.list_registry_pickle_by_value():
+        yield
+        return
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _backend(backend: Backend) -> bytes | None:
@@ -93,7 +112,8 @@ def _backend(backend: Backend) -> bytes | None:
     import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps(backend))
+        with _of_tests_by_value(type(backend)):
+            return bytes(cloudpickle.dumps(backend))
     except Exception as error:
         raise InvalidJobError(
             f"framework={backend.name!r}: {type(backend).__name__} cannot be pickled, and the pods have no other way to it: {error}",
