@@ -90,7 +90,7 @@ def _with_storage(report: Report, orders: Orders) -> tuple[Report, str | None]:
 
 
 def _without_value(report: Report, orders: Orders | None, why: str) -> Report:
-    say(why)
+    say(why.replace("\n", " "))
     if orders is not None and report.replica != orders.coordinator:
         # Nobody may ever ask for it: it is told then.
         return attrs.evolve(report, value=None, text=why)
@@ -101,7 +101,7 @@ def _without_value(report: Report, orders: Orders | None, why: str) -> Report:
 def _too_large(report: Report) -> str:
     size = len(report.value or b"")
     return (
-        f"{report.replica} returned a value of {size:,} bytes, and without a storage a pod can hand over about 3,000, compressed. "
+        f"{report.replica} returned a value of {size:,} bytes, and a pod can hand over about 3,000, compressed.\n"
         "Name a place for larger ones, as in kubernetes={'storage': 's3://bucket/runs'}, or have the function save its result itself."
     )
 
