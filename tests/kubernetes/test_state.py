@@ -170,6 +170,9 @@ class TestFailure:
         one = Pod("worker-0")
         late = pods(one.failed("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"))
         assert isinstance(error(state_after(late, workers=1)), RunTimeoutError)
+        one.ended(143, stopped("worker-0"))
+        late = pods(one.failed("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"))
+        assert isinstance(error(state_after(late, workers=1)), RunTimeoutError)
 
     def test_the_backoff_limit(self) -> None:
         """

@@ -108,6 +108,7 @@ def about_of(top: Mapping[str, Any]) -> About | None:
             restarts=given["restarts"],
             gang=given["gang"],
             needed=given["needed"],
+            deadline=given["deadline"],
         )
         fields = ("submitted", "deadline", "grace_period", "patience", "clean")
         return About(shape=shape, namespace=namespace, function=given["function"], **{name: given[name] for name in fields})

@@ -16,10 +16,9 @@ from ._results import whole
 from ._seen import End, Pod
 from ._state import State, Verdict, said_of
 
-_OUT_OF_MEMORY = "out of memory: the container has reached its memory limit; ask for more memory, or use a smaller batch"
+_OUT_OF_MEMORY = "out of memory: the container has reached its memory limit{}; ask for more memory, or use a smaller batch"
 #: Kubernetes' word for an end -> what it means.
 _HINTS = {
-    "OOMKilled": _OUT_OF_MEMORY,
     "StartError": "the container could not be started",
     "ContainerCannotRun": "the container could not be started",
     "Evicted": "the node was short of memory or disk: ask for what the replica needs",
@@ -71,18 +70,18 @@ def _replica_failed(state: State, verdict: Verdict, namespace: str, tail: Callab
         original=_original(report) if details.get("type") else None,
         log_tail=tail(pod),
         end=" ".join([*words, f"Logs: kubectl logs -n {namespace} {pod.name}"]),
-        hint=_hint(end, report),
+        hint=_hint(pod, end, report),
     )
 
 
-def _hint(end: End, report: Report | None) -> str:
-    if report is not None and report.oom:
-        return _OUT_OF_MEMORY
+def _hint(pod: Pod, end: End, report: Report | None) -> str:
+    if end.reason == "OOMKilled" or (report is not None and report.oom):
+        return _OUT_OF_MEMORY.format(f" of {pod.memory}" if pod.memory else "")
     if report is not None:
         return report.text
     known = _HINTS.get(end.reason, "")
     said = said_of(end)
-    if known and end.reason != "OOMKilled" and said not in ("", end.reason):
+    if known and said not in ("", end.reason):
         return f"{known} ({said})"
     return known or ("" if end.code > 0 or not said else said)
 

@@ -177,7 +177,7 @@ async def await_names(orders: Orders, me: Replica) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 15.0
 
 
 def _hosts(orders: Orders) -> list[str]:

@@ -93,6 +93,8 @@ class Pod:
         ends: Number of the restart -> how the container ended.
 
         order: Larger in the later one of two versions of a pod.
+
+        memory: The limit of the container, as it was written; an empty string if there is none.
     """
 
     uid: str
@@ -111,6 +113,7 @@ class Pod:
     restarts: int = 0
     ends: Mapping[int, End] = attrs.field(factory=dict)
     order: int = 0
+    memory: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -199,7 +202,8 @@ def pod_of(data: Mapping[str, Any]) -> Pod:
     What a pod's object says.
     """
     meta, spec, status = data.get("metadata") or {}, data.get("spec") or {}, data.get("status") or {}
-    container = _container(spec)
+    spec_of_it = _container(spec)
+    container = str(spec_of_it.get("name") or "")
     found = _statuses(status, "containerStatuses").get(container, {})
     state, why, what = _state(found)
     if state == "waiting":
@@ -223,6 +227,7 @@ def pod_of(data: Mapping[str, Any]) -> Pod:
         restarts=int(found.get("restartCount") or 0),
         ends=dict(_ends(found)),
         order=_order(meta),
+        memory=str(((spec_of_it.get("resources") or {}).get("limits") or {}).get("memory") or ""),
     )
 
 
@@ -268,12 +273,12 @@ def _replica(meta: Mapping[str, Any]) -> str:
     return f"{role}-{index}" if role and index is not None else ""
 
 
-def _container(spec: Mapping[str, Any]) -> str:
+def _container(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     containers = spec.get("containers") or [{}]
     for one in containers:
         if any(variable.get("name") == _ROLE_VARIABLE for variable in one.get("env") or ()):
-            return str(one.get("name"))
-    return str(containers[0].get("name") or "")
+            return one  # type: ignore[no-any-return]
+    return containers[0]  # type: ignore[no-any-return]
 
 
 def _statuses(status: Mapping[str, Any], field: str) -> dict[str, Mapping[str, Any]]:

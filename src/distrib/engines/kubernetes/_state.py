@@ -8,7 +8,7 @@ verdict are read off the sum. A verdict is made final once nothing of the run is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,8 @@ class Shape:
         gang: Whether all replicas are started again when one fails.
 
         needed: With how many replicas the framework goes on when others are lost; None if it needs them all.
+
+        deadline: After how many seconds the run is stopped; None for never.
     """
 
     run: str
@@ -56,6 +58,7 @@ class Shape:
     restarts: Mapping[str, str] = attrs.field(factory=dict)
     gang: bool = False
     needed: int | None = None
+    deadline: float | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -296,14 +299,21 @@ class State:
         return self.shape.needed is None and any(name in self.shape.deciders for name, _ in failed)
 
     def _late(self, failed: list[tuple[str, End]]) -> str:
+        said = next(self._words_of_lateness(failed), None)
+        if said is None:
+            return ""
+        seconds = "" if self.shape.deadline is None else f"active_deadline_seconds={self.shape.deadline:g}"
+        return ": ".join(part for part in (_DEADLINE, seconds, said) if part)
+
+    def _words_of_lateness(self, failed: list[tuple[str, End]]) -> Iterator[str]:
         for top in self.tops.values():
-            for kind in ("Failed",):
-                is_so, reason, message = top.conditions.get(kind, (False, "", ""))
-                if is_so and (reason == _DEADLINE or "deadline" in message.lower()):
-                    return f"{_DEADLINE}: {message}" if message else _DEADLINE
+            is_so, reason, message = top.conditions.get("Failed", (False, "", ""))
+            if is_so and (reason == _DEADLINE or "deadline" in message.lower()):
+                yield message
         if failed and failed[0][1].reason == _DEADLINE:
-            return f"{_DEADLINE}: {failed[0][1].message}"
-        return ""
+            yield failed[0][1].message
+        # A replica that was told to end in time does not know why; its pod does.
+        yield from (pod.message for name in self.shape.names for pod in self.pods_of(name)[-1:] if pod.reason == _DEADLINE)
 
     def _condition(self, *types: str) -> str:
         for name in sorted(self.tops):
