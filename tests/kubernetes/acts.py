@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distrib import replica
+from distrib._outcome import ProcessFailedError, tell_end
 from distrib._report import serving
 
 #: Longer than any test is patient.
@@ -75,6 +76,11 @@ def kill(number: int) -> None:
     """End by a signal."""
     os.kill(os.getpid(), number)
     time.sleep(EVER)
+
+
+def lose_a_process(number: int) -> NoReturn:
+    """Raise what is raised for a process of the function's own that a signal has ended."""
+    raise ProcessFailedError(tell_end(-number), 3)
 
 
 def serve() -> None:

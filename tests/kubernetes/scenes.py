@@ -33,7 +33,7 @@ def returned(name: str, value: object = None, time: float = START + 9) -> str:
 def raised(name: str, error: Exception | None = None, time: float = START + 9) -> str:
     """The message of a replica that has raised."""
     told = tell(error or ValueError(f"{name} is out of luck"))
-    details = {key: told[key] for key in ("type", "text", "traceback", "frames")}
+    details = {key: told.get(key) for key in ("type", "text", "traceback", "frames", "ended")}
     return str(encode(Report(replica=name, kind="raised", code=1, error={**details, "rank": None}, exception=told["pickled"], time=time)))
 
 

@@ -122,6 +122,7 @@ def test_a_coordinator_that_has_returned_fails_with_the_run(start: Start) -> Non
         (("exit_with", 0), "returned", 0, None),
         (("kill", int(signal.SIGKILL)), "ended", 137, signal.SIGKILL),
         (("kill", int(signal.SIGSEGV)), "ended", 139, signal.SIGSEGV),
+        (("lose_a_process", int(signal.SIGKILL)), "raised", 137, None),
         (("unpicklable",), "raised", 1, None),
         (("linger", 3), "returned", 0, None),
     ],
@@ -132,6 +133,7 @@ def test_every_kind_of_end_is_told(start: Start, act: tuple[Any, ...], kind: str
     pods = start(workers(1), acts.each, {"worker-0": act})
     report = pods.report("worker-0")
     assert (report.kind, report.code, pods.code("worker-0"), report.signal) == (kind, code, code, number)
+    assert (report.error or {}).get("ended") == (-act[1] if act[0] == "lose_a_process" else None)
 
 
 def test_a_programs_exit_code_is_its_replicas(start: Start) -> None:

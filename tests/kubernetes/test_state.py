@@ -4,6 +4,7 @@ Where a run stands, by what is seen of its objects.
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scenes import START, Pod, event, events, pods, raised, returned, shape, state_after, stopped, top, tops
 
 from distrib import RunState
+from distrib._outcome import ProcessFailedError, tell_end
 from distrib.engines.kubernetes._events import events_of
 from distrib.engines.kubernetes._failure import error_of
 from distrib.engines.kubernetes._state import State
@@ -131,6 +133,15 @@ class TestFailure:
         assert found.exit_code == 137
         assert "out of memory" in found.hint
         assert "out of memory" in str(found)
+
+    def test_a_process_of_its_own_that_ended_without_a_word(self) -> None:
+        """
+        The signal is told as one, although the replica itself has ended with an exit code.
+        """
+        lost = ProcessFailedError(tell_end(-signal.SIGKILL), 3)
+        found = error(state_after(pods(Pod("worker-0").ended(137, raised("worker-0", lost))), workers=1))
+        assert (found.exit_code, found.signal) == (137, signal.SIGKILL)
+        assert "worker-0 was ended by signal 9 (SIGKILL): killed from outside" in str(found)
 
     def test_an_end_without_a_word(self) -> None:
         """

@@ -28,7 +28,8 @@ __all__ = ["Child"]
 
 _SIGNALLED = 128
 _KILL_SECONDS = 5.0
-_CGROUP = Path("/sys/fs/cgroup/memory.events")
+#: Where the kernel counts what it has killed: in the second version of control groups, and in the first.
+_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
 class Child:
@@ -120,7 +121,7 @@ class Child:
             return self._made("refused", REFUSED_EXIT, text=outcome["refused"])
         if "told" in outcome and code >= 0:
             told = outcome["told"]
-            error = {key: told.get(key) for key in ("type", "text", "traceback", "frames", "rank")}
+            error = {key: told.get(key) for key in ("type", "text", "traceback", "frames", "rank", "ended")}
             return self._made("raised", int(told["code"]), error=error, exception=told["pickled"])
         if code < 0:
             return self._made("ended", _SIGNALLED - code, signal=-code, oom=-code == signal.SIGKILL and _oom_kills() > 0)
@@ -168,8 +169,8 @@ def _oom_kills() -> int:
     """
     How many processes of this container the kernel has killed for want of memory.
     """
-    try:
-        counts = dict(line.split() for line in _CGROUP.read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):  # no cgroup of the second version
-        return 0
-    return int(counts.get("oom_kill", 0))
+    for path in _COUNTS:
+        with suppress(OSError, ValueError):
+            counts = dict(line.split() for line in path.read_text(encoding="ascii").splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0

@@ -50,6 +50,7 @@ class Report:
         value: The pickled value; None if there is none, or it is in *stored*.
 
         error: ``type``, ``text``, ``traceback``, ``frames`` and ``rank`` of the exception, shortened to fit; None if there is none.
+            ``ended`` says how a process of the function's own ended, if that one is at fault.
 
         exception: The pickled exception; None if there is none, it cannot be pickled, is too large, or is in *stored*.
 
