@@ -160,7 +160,7 @@ def tensorflow_ps() -> dict[str, Any]:
         total.assign_add(1.0)
 
     for _ in range(6):
-        coordinator.schedule(lambda: chosen.run(step))
+        coordinator.schedule(step)
     coordinator.join()
     return {**seen(), "total": float(total.numpy()), "device": total.device}
 

@@ -56,7 +56,7 @@ def test_exit_code(cluster: Cluster, workload: str) -> None:
     """
     error = failure(cluster.task(programs.fail, worker=NEVER, options={"workload": workload}).submit("exit"))
     assert (error.replica, error.exit_code) == ("worker-1", 7)
-    assert "about to fail" in "\n".join(error.log_tail)
+    assert "about to fail" in error.log_tail
 
 
 def test_sigkill(cluster: Cluster, workload: str) -> None:

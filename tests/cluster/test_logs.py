@@ -22,7 +22,7 @@ def test_logs_under_load(cluster: Cluster) -> None:
     seen: dict[str, list[str]] = {"worker-0": [], "worker-1": []}
     for line in run.logs(follow=True):
         for name, lines in seen.items():
-            if line.startswith(name) and line.endswith("x" * 60):
+            if line.startswith(f"[{name}]") and line.endswith("x" * 60):
                 lines.append(line.split()[-2])
     assert run.result(60) == LINES
     for name, lines in seen.items():

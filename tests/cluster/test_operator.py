@@ -70,7 +70,7 @@ def test_keras_digits_on_two_workers(cluster: Cluster) -> None:
     assert isinstance(accuracy, float)
     assert accuracy > 0.9
     assert run.results()["worker"][1] == pytest.approx(accuracy, abs=0.02)
-    assert any(re.search(r"^worker-0.*accuracy", line) for line in run.logs())
+    assert any(re.search(r"^\[worker-0\].*accuracy", line) for line in run.logs())
 
 
 def test_pytorchjob(cluster: Cluster) -> None:

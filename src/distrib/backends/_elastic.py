@@ -67,7 +67,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError
 
     _quieten()
     _notice_silent_ends()
@@ -84,11 +84,26 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
         except SignalException as stop:
             _stop(int(stop.sigval))
         except RendezvousError as error:
+            if isinstance(error, RendezvousClosedError):
+                _wait_to_be_stopped(me)
             # Mostly because another node has failed, which is about to say why.
             _wait_for_the_cause()
             raise EngineError(f"{me.name} cannot meet the other nodes: {type(error).__name__}: {error}") from error
     nothing = pickle.dumps(None)
     return ByRank({rank: nothing if value is None else value for rank, value in values.items()})
+
+
+def _wait_to_be_stopped(me: Replica) -> None:
+    """
+    Where an engine listens, wait until it stops this node: it has come when the group was done, and has nothing to say of how.
+    """
+    if _report.CHANNEL_VARIABLE not in os.environ:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    say(f"the others are done: {me.name} came too late, and only waits to be stopped")
+    _report.serving()
+    while True:
+        signal.pause()
 
 
 def _agent(config: Any, entry: Any) -> Any:

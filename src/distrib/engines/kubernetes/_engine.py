@@ -67,13 +67,20 @@ class KubernetesEngine(Engine):
         """
         All runs in the namespace of the current context, and in those that this process has submitted to; the newest first.
         """
+        from ._client import ApiError
         from ._run import KubernetesRun
 
         self._client(None, None)
         found: list[KubernetesRun[Any]] = []
-        for which, client in list(self._clients.items()):
-            for namespace in self._namespaces[which]:
+        refused: list[ApiError] = []
+        places = [(client, namespace) for which, client in self._clients.items() for namespace in self._namespaces[which]]
+        for client, namespace in places:
+            try:
                 found += [KubernetesRun(client, about, kind) for about, kind in _find(client, namespace)]
+            except ApiError as error:  # noqa: PERF203  # one of those that somebody else's credentials have led to
+                refused.append(error)
+        if len(refused) == len(places):
+            raise refused[0]
         unique = {run.id: run for run in found}
         return sorted(unique.values(), key=lambda run: run.about.submitted, reverse=True)
 

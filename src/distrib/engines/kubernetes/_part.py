@@ -225,8 +225,8 @@ class Part:
         if not self.is_lead or self.name not in self._returned:
             return False
         waited_for = set(self.orders.deciders) - self._returned
-        # Those that an elastic group has lost are not missed, nor are those that never came.
-        return not (waited_for if self.orders.needed is None else waited_for & self._here)
+        # Those that an elastic group has lost are not missed, nor are those that never came, or came too late.
+        return not (waited_for if self.orders.needed is None else waited_for & self._here - self._serving)
 
     def _missing(self) -> set[str]:
         missing = set(self.orders.names) - self._returned - self._serving

@@ -268,9 +268,10 @@ class State:
     @property
     def is_quiet(self) -> bool:
         """
-        Whether no pod runs, or will run.
+        Whether nothing runs in any pod.
         """
-        return all(uid in self.gone or pod.is_over for uid, pod in self.pods.items())
+        # The kubelet takes another second to call a pod over whose container has ended.
+        return all(uid in self.gone or pod.is_over or pod.state == "terminated" for uid, pod in self.pods.items())
 
     @property
     def left(self) -> list[str]:
