@@ -7,10 +7,13 @@ One front door: ``nox`` runs tests, style, types and documentation, each session
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -26,6 +29,10 @@ OVERRIDES = "requirements/overrides.txt"
 MINIMUMS = "requirements/minimums.txt"
 #: Where the runs of a session leave their history, so that none ends up in the user's.
 STATE = "DISTRIB_STATE_DIR"
+#: Names the folder with the source of the program that shows what Flyte makes of a task.
+JUDGE = "DISTRIB_FLYTE_JUDGE_SCRIPTS"
+#: Seconds that building it may take; what is built by then is there the next time.
+PATIENCE = 240
 
 
 def install(session: nox.Session, group: str | None = None, *more: str) -> None:
@@ -131,6 +138,26 @@ def cluster(session: nox.Session) -> None:
     """
     install(session, "cluster")
     session.run("pytest", "tests/cluster", *session.posargs)
+
+
+@nox.session(python=PYTHON, default=False)
+def judge(session: nox.Session) -> None:
+    """
+    What Flyte's own back end makes of our tasks, where there is Go to build it from ``DISTRIB_FLYTE_JUDGE_SCRIPTS``.
+    """
+    build = Path(os.environ.get(JUDGE, "../shared/flyte-judge"), "build.sh").absolute()
+    if not build.is_file():
+        session.skip(f"there is no {build.name} in {build.parent} ({JUDGE} names its folder)")
+    if shutil.which("go") is None:
+        session.skip("building it takes Go, and there is none on the PATH")
+    program = Path(session.virtualenv.location).absolute() / "flyte-judge"
+    try:
+        session.run("timeout", "--kill-after=10", str(PATIENCE), str(build), str(program), external=True)
+    except CommandFailed:
+        session.skip(f"it cannot be built here, or not within {PATIENCE} s; the next run goes on from there")
+    install(session, "judge")
+    session.env["DISTRIB_FLYTE_JUDGE"] = str(program)
+    session.run("pytest", "tests/flyte/judge", *session.posargs)
 
 
 @nox.session(python=PYTHON, default=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
+from ._quantity import nano
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ def _entries(field: str, resources: Resources | None) -> list[dict[str, str]]:
         return []
     for name in resources.extended:
         raise _refusal(f"{field}.extended", name, _TEMPLATE)
+    for name in RESOURCES:
+        # Without GPUs is what nothing said means too; of anything else Flyte then gives what its platform has for tasks.
+        if name != "gpu" and getattr(resources, name) is not None and nano(getattr(resources, name)) == 0:
+            raise _refusal(f"{field}.{name}", "0", "0 means there that nothing is said. Write more, or leave it out.")
     return [{"name": wire, "value": str(value)} for ours, wire in RESOURCES.items() if (value := getattr(resources, ours)) is not None]
 
 

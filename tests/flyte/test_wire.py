@@ -139,6 +139,7 @@ class TestMessages:
             ({"worker": {"volumes": [{"mount_path": "/d", "claim": "c"}]}}, "worker.volumes"),
             ({"worker": {"service_account": "a"}}, "worker.service_account"),
             ({"worker": 1, "requests": {"extended": {"a/b": 1}}}, "worker.requests.extended"),
+            ({"worker": 1, "requests": {"cpu": 0}}, "worker.requests.cpu"),
             ({"worker": 1, "run_policy": {"backoff_limit": 0}}, "run_policy.backoff_limit"),
             ({"worker": 1, "run_policy": {"ttl_seconds_after_finished": 0}}, "run_policy.ttl_seconds_after_finished"),
             ({"worker": 1, "run_policy": {"success_policy": "AllWorkers"}}, "run_policy.success_policy"),
@@ -350,3 +351,11 @@ def test_a_task_is_nobody_elses(framework: str) -> None:
     spec["resources"]["requests"].clear()
     assert spec["common"]["resources"]["requests"]
     assert custom(job) != first
+
+
+def test_variables_arrive_as_they_are_written() -> None:
+    """
+    Kubernetes replaces ``$(NAME)`` in variables of pods; those of the job are escaped, Flyte's own keyword is handed on.
+    """
+    task_ = task(task_config=Job("tensorflow", worker=1, env={"COST": "$(HOME) $5"}), environment={"PATHS": "$(HOME)"})(_train)
+    assert task_.environment == {"COST": "$$(HOME) $$5", "PATHS": "$(HOME)"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..._model import Resources
 from ..._refusal import refuse
 from ...errors import UnsupportedError
+from ...manifests import escaped
 
 if TYPE_CHECKING:
     from ..._job import Job
@@ -86,12 +87,12 @@ def image_of(job: Job, given: Any) -> Any:
 
 def environment_of(job: Job, given: Mapping[str, str]) -> dict[str, str]:
     """
-    The variables of the task.
+    The variables of the task; those of the job as they are to arrive, whatever is written in them.
     """
     for name, value in given.items():
         if job.env.get(name, value) != value:
             raise refuse(f"flyte.environment[{name!r}]", value, f"env= of the job says {job.env[name]!r}; write it once.")
-    return {**job.env, **given}
+    return {**given, **{name: escaped(value) for name, value in job.env.items()}}
 
 
 def shared_memory_of(job: Job, given: bool | str | None) -> bool | str | None:
