@@ -201,6 +201,14 @@ def name_of(run: Run[Any]) -> str:
     return run.id.rpartition("/")[2]
 
 
+def has_ended(pod: Any) -> bool:
+    """
+    Whether nothing of a pod runs, or will.
+    """
+    containers = pod.status.container_statuses or []
+    return pod.status.phase in ("Succeeded", "Failed") or (bool(containers) and all(each.state.terminated for each in containers))
+
+
 def _replica(pod: Any) -> str:
     labels, annotations = pod.metadata.labels, pod.metadata.annotations or {}
     index = labels.get("training.kubeflow.org/replica-index") or annotations.get("batch.kubernetes.io/job-completion-index")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -133,6 +134,23 @@ def test_from_pending_on(standin: StandIn, shown: Shown) -> None:
     shown.logs.drain(5)
     assert standin.asked()["log", "pods/log"] == 1
     assert all(query["container"] == "node" for verb, _, query in standin.requests if verb == "log")
+
+
+def test_the_end_is_not_waited_for(standin: StandIn, shown: Shown) -> None:
+    """
+    A real kubelet ends a log, and calls the pod over, up to a second after its container has ended: all of it is read before.
+    """
+    one = Pod("worker-0")
+    shown.see(one.running())
+    name = one.data["metadata"]["name"]
+    standin.write(name, b"one")
+    shown.wait(worker_0="one\n")
+    shown.see(one.ended(0, again=True))
+    began = monotonic()
+    shown.logs.drain(5)
+    assert monotonic() - began < 2
+    assert shown.data == {"worker-0": b"one\n"}
+    assert [query.get("follow") for verb, _, query in standin.requests if verb == "log"] == ["true", None]
 
 
 def test_a_container_that_is_just_starting(standin: StandIn, shown: Shown) -> None:

@@ -24,6 +24,8 @@ _BAD_REQUEST, _ABSENT = 400, 404
 # Containers end at some time within the second that Kubernetes tells.
 _SECOND = 1.0
 _FRACTION = slice(19, 29)
+# What connections may take to end by themselves, once the run has.
+_SOON_SECONDS = 0.1
 
 Show = Callable[[str, bytes], None]
 
@@ -126,6 +128,9 @@ class Reader:
         self._pod = pod
         self._gone = False
         self._closed = False
+        self._is_last = False
+        self._is_cut = False
+        self._number = 0
         self._versions = 0
         self._stream_close: Callable[[], None] | None = None
         self.thread = threading.Thread(target=self._run, name=f"distrib reads {pod.name}", daemon=True)
@@ -139,6 +144,22 @@ class Reader:
             self._pod, self._gone = pod, self._gone or gone
             self._versions += 1
             self._changed.notify_all()
+
+    def finish(self) -> None:
+        """
+        No version of the pod will come any more: read to the end of what there is.
+        """
+        with self._changed:
+            self._is_last = True
+            self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """
+        Read the rest at once, if the container has ended: the kubelet ends what follows its log up to a second after that.
+        """
+        if self._stream_close is not None and self._is_done(self._number):
+            self._is_cut = True
+            self._stream_close()
 
     def close(self) -> None:
         """
@@ -163,19 +184,21 @@ class Reader:
             while not self._closed:
                 if self._pod.starts > number:
                     return True
-                if self._gone or self._pod.is_over:
+                # The kubelet calls a pod over a second after its container has ended, and a run does not wait for that.
+                if self._gone or self._pod.is_over or self._is_last:
                     return False
                 self._changed.wait()
         return False
 
     def _read(self, number: int) -> None:
+        self._number, self._is_cut = number, False
         cursor, failures, complete = Cursor(), 0, False
         while not self._closed and not complete:
             seen, is_last = self._versions, self._pod.restarts > number
             try:
                 was_done = self._is_done(number)
-                self._read_once(cursor, previous=is_last)
-                failures, complete = 0, was_done or self._has_all(number, time() + self._client.skew)
+                self._read_once(cursor, previous=is_last, follow=not was_done)
+                failures, complete = 0, was_done or (not self._is_cut and self._has_all(number, time() + self._client.skew))
             except UnreachableError:
                 failures += 1
                 self._await_change(self._versions, pause_after(failures))
@@ -186,17 +209,18 @@ class Reader:
                 if error.status != _BAD_REQUEST:
                     self._await_change(self._versions, pause_after(failures))
                 elif not self._is_done(number):  # it is being started: its next version will tell more
-                    self._await_change(seen, None)
+                    if not self._await_change(seen, None):
+                        break
                 elif is_last or self._pod.restarts <= number:  # nothing is kept of it
                     break
         rest = cursor.end()
         if rest:
             self._show(self._pod.replica, rest)
 
-    def _read_once(self, cursor: Cursor, *, previous: bool) -> None:
+    def _read_once(self, cursor: Cursor, *, previous: bool, follow: bool) -> None:
         since = cursor.since()
         query = {"container": self._pod.container, "timestamps": "true", **({"sinceTime": since} if since else {})}
-        query["previous" if previous else "follow"] = "true"
+        query |= {"previous": "true"} if previous else {"follow": "true"} if follow else {}
         stream = self._client.log(self._namespace, self._pod.name, **query)
         self._stream_close = stream.close
         if self._closed:
@@ -223,7 +247,10 @@ class Reader:
 
     def _await_change(self, seen: int, timeout: float | None) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: self._closed or self._gone or self._versions > seen, timeout)
+            self._changed.wait_for(
+                lambda: self._closed or self._gone or self._versions > seen or (self._is_last and timeout is None), timeout
+            )
+            return self._closed or self._gone or self._versions > seen
 
 
 class Logs:
@@ -262,7 +289,15 @@ class Logs:
         Wait until all that was written has been read: at most so long.
         """
         until = monotonic() + seconds
-        for reader in list(self._readers.values()):
+        readers = list(self._readers.values())
+        for reader in readers:
+            reader.finish()
+        soon = min(monotonic() + _SOON_SECONDS, until)
+        for reader in readers:
+            reader.thread.join(max(0.0, soon - monotonic()))
+        for reader in readers:
+            reader.hurry()
+        for reader in readers:
             reader.thread.join(max(0.0, until - monotonic()))
         self.close()
 
