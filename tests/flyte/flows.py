@@ -22,16 +22,17 @@ def told(way: str) -> str:
     me = replica()
     orders = dict(order.split() for order in way.split(",")) if way else {}
     what = orders.get(f"{me.role}-{os.environ.get('RANK') if me.role == 'rank' else me.index}", "return")
-    if what == "raise":
+    if what == "late":
+        time.sleep(3)
+    if what in ("raise", "late"):
         raise ValueError(f"{me.name} is out of luck")
     if what == "recover":
         raise FlyteRecoverableException(f"{me.name} may try again")
     if what == "retry":
         raise RetryableError(f"{me.name} may try again")
     if what == "lose":
-        time.sleep(1)
         raise ConnectionError("Connection reset by peer")
-    if what == "wait":
+    if what == "wait" or (me.role == "ps" and what == "return"):
         time.sleep(120)
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -46,8 +47,6 @@ def with_chief(way: str) -> str:
     """
     A chief leads it.
     """
-    if replica().role == "ps":
-        time.sleep(120)
     return told(way)
 
 
@@ -56,8 +55,6 @@ def without_chief(way: str) -> str:
     """
     Worker 0 leads it.
     """
-    if replica().role == "ps":
-        time.sleep(120)
     return told(way)
 
 

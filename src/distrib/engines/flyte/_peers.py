@@ -22,10 +22,11 @@ from ..local._linux import descendants
 
 __all__ = ["Peers"]
 
-#: How often to look.
-_SECONDS = 5.0
+#: Seconds between two looks: a fraction of the time since the start, within bounds. Most mistakes show at once, and looks cost.
+_FRACTION = 0.05
+_SHORTEST, _LONGEST = 0.5, 5.0
 #: How long a replica that was failed by another one waits for that one's own word.
-_PATIENCE = 2 * _SECONDS
+_PATIENCE = 2 * _LONGEST
 #: What a replica says whose peer is gone.
 _CONSEQUENCE = re.compile(
     r"closed|got 0 bytes|reset by peer|broken pipe|connection refused|timed out|timeout|unavailable|aborted|cancelled|heartbeat",
@@ -91,7 +92,7 @@ class Peers:
         while not self.has_failed():
             if time.monotonic() >= limit:
                 return False
-            time.sleep(_SECONDS / 10)
+            time.sleep(_SHORTEST)
         _say(f"{self.me.name} failed after another replica, whose error Flyte is told: {_text(error)}")
         return True
 
@@ -109,7 +110,8 @@ class Peers:
             self.over.set()
 
     def _watch(self) -> None:
-        while not self.over.wait(_SECONDS):
+        began = time.monotonic()
+        while not self.over.wait(min(max(_SHORTEST, (time.monotonic() - began) * _FRACTION), _LONGEST)):
             with suppress(Exception):  # storage may be away for a while
                 if self.has_failed():
                     self._end("another replica has failed")
