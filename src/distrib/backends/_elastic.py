@@ -64,6 +64,8 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
         ProcessFailedError: A process raised, or ended without a word, and all restarts are used up.
 
         EngineError: The nodes do not find each other.
+
+        SignalException: This node was told to stop, and no engine waits for how it ends.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -82,6 +84,8 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
             rank, failure = error.get_first_failure()
             _fail(rank, failure, list(_read(failures)))
         except SignalException as stop:
+            if _report.CHANNEL_VARIABLE not in os.environ:
+                raise
             _stop(int(stop.sigval))
         except RendezvousError as error:
             if isinstance(error, RendezvousClosedError):

@@ -21,6 +21,7 @@ from ._worker import Worker, take_over
 
 __all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
 
+_ROLES = ("chief", "worker", "ps", "evaluator", "master")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
 
 
@@ -57,6 +58,10 @@ class _PluginTask(DistributedFlyteTask):
     @staticmethod
     def _job_of(config: Any) -> Job:
         return job_of(config)
+
+    def _image_specs(self) -> dict[str, Any]:
+        images = [getattr(getattr(self.task_config, role, None), "image", None) for role in _ROLES]
+        return {image.image_name(): image for image in images if hasattr(image, "image_name")}
 
     def execute(self, **inputs: Any) -> Any:
         """

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from distrib._cluster import replica
+from distrib.engines.flyte._members import surroundings
 
 from .kfpytorch.task import ElasticWorkerResult
 
@@ -30,7 +31,7 @@ class Worker:
         self.__name__ = function.__name__
         self.__module__ = function.__module__
         self.afresh = afresh
-        self.surroundings = _surroundings()
+        self.surroundings = surroundings()
 
     def __call__(self, **inputs: Any) -> ElasticWorkerResult:
         """
@@ -87,18 +88,3 @@ def take_over(result: ElasticWorkerResult) -> Any:
     if result.om and tracker is not None:
         tracker.add(result.return_value, result.om)
     return result.return_value
-
-
-def _surroundings() -> dict[str, Any]:
-    import flytekit
-
-    context = flytekit.current_context()
-    try:
-        checkpoint = context.checkpoint
-    except NotImplementedError:  # the task has none
-        checkpoint = None
-    return {
-        "raw_output_data_prefix": context.raw_output_prefix,
-        "checkpoint_path": getattr(checkpoint, "_checkpoint_dest", None),
-        "prev_checkpoint": getattr(checkpoint, "_checkpoint_src", None),
-    }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
         Its value, if this is the coordinator.
 
     Raises:
-        IgnoreOutputs: It is not, or another replica has failed before it and has told Flyte why.
+        IgnoreOutputs: It is not, or another replica has failed before it and has told Flyte why, or the elastic node is to stop.
 
         DistribError: The pod was started as something else than a replica of the job.
 
@@ -54,6 +55,8 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
         try:
             value = function(**inputs)
         except Exception as error:
+            if _is_stop(error):
+                raise IgnoreOutputs(f"{me.name} was told to stop: {error}") from error
             if peers.failed_before(error):
                 raise IgnoreOutputs(f"{me.name} failed after another replica") from error
             told = as_flytes(error)
@@ -63,6 +66,14 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
     if not me.is_coordinator:
         raise IgnoreOutputs(f"{me.name} is not the coordinator; only that one's outputs are the task's")
     return value.unpack() if isinstance(value, Carried) else value
+
+
+def _is_stop(error: Exception) -> bool:
+    """
+    Whether PyTorch's agent was told to stop: its pod is moved, and the other nodes may go on.
+    """
+    api = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
+    return api is not None and isinstance(error, api.SignalException)
 
 
 def _of_rank_zero(values: ByRank) -> Any:

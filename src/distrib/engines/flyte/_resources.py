@@ -15,7 +15,7 @@ from ...manifests import escaped
 if TYPE_CHECKING:
     from ..._job import Job
 
-__all__ = ["as_texts", "environment_of", "from_flyte", "image_of", "shared_memory_of", "to_flyte", "with_resources"]
+__all__ = ["as_texts", "environment_of", "from_flyte", "image_of", "shared_memory_of", "to_flyte", "with_images", "with_resources"]
 
 #: Our field -> flytekit's.
 _FIELDS = {"cpu": "cpu", "memory": "mem", "gpu": "gpu", "ephemeral_storage": "ephemeral_storage"}
@@ -83,6 +83,30 @@ def image_of(job: Job, given: Any) -> Any:
     if given is not None and job.image is not None and given != job.image:
         raise refuse("flyte.container_image", given, f"image={job.image!r} says otherwise; write it once.")
     return given if given is not None else job.image
+
+
+def with_images(custom: Mapping[str, Any], settings: Any, specs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What Flyte is told of the groups, with images that it can pull: those that flytekit is to build, and placeholders filled in.
+
+    Args:
+        custom: What it is told, from which the images are taken.
+
+        settings: flytekit's, of the registration.
+
+        specs: What an image will be called once it is built -> flytekit's ``ImageSpec``.
+    """
+    from flytekit.core.python_auto_container import get_registerable_container_image
+
+    def put(given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        filled = {key: put(value) for key, value in given.items()}
+        if "image" in filled and settings.image_config is not None:
+            filled["image"] = get_registerable_container_image(specs.get(filled["image"], filled["image"]), settings.image_config)
+        return filled
+
+    return {key: put(value) for key, value in custom.items()}
 
 
 def environment_of(job: Job, given: Mapping[str, str]) -> dict[str, str]:

@@ -95,14 +95,20 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         except UnsupportedError:
             return None
 
-    def get_custom(self, settings: SerializationSettings) -> dict[str, Any] | None:  # noqa: ARG002  # flytekit decides
+    def _image_specs(self) -> dict[str, Any]:
+        """
+        What an image of a group will be called once it is built -> flytekit's ``ImageSpec``. Those of jobs are texts.
+        """
+        return {}
+
+    def get_custom(self, settings: SerializationSettings) -> dict[str, Any] | None:
         """
         The part of the template that is the type's own.
 
         Raises:
             UnsupportedError: Flyte cannot be told a field of the job, or has no task type for its framework.
         """
-        return dict(self._wire().custom) or None
+        return _resources.with_images(self._wire().custom, settings, self._image_specs()) or None
 
     @property
     def container_image(self) -> Any:
