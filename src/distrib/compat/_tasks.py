@@ -60,7 +60,7 @@ class _PluginTask(DistributedFlyteTask):
         return job_of(config)
 
     def _image_specs(self) -> dict[str, Any]:
-        images = [getattr(getattr(self.task_config, role, None), "image", None) for role in _ROLES]
+        images: list[Any] = [getattr(getattr(self.task_config, role, None), "image", None) for role in _ROLES]
         return {image.image_name(): image for image in images if hasattr(image, "image_name")}
 
     def execute(self, **inputs: Any) -> Any:
