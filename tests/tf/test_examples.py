@@ -32,7 +32,7 @@ def test_every_example_is_run() -> None:
     """
     No example is left out here, or among the tests of its own framework.
     """
-    tested = re.findall(r'"(digits_\w+\.py)"', Path(__file__).read_text())
+    tested = re.findall(r'"(\w+\.py)"', Path(__file__).read_text())
     assert set(tested) == {path.name for path in EXAMPLES.glob("*.py") if "tensorflow" in path.read_text()}
 
 
@@ -63,3 +63,15 @@ def test_restart() -> None:
     assert accuracy > 0.9
     assert "restart 1 of 3" in text
     assert "epochs [4, 5, 6]" in text
+
+
+def test_workflow(tmp_path: Path) -> None:
+    """
+    A workflow of Flyte's prepares the data, trains with a parameter server, and evaluates what the chief returns.
+    """
+    arguments = ["run", str(EXAMPLES / "flyte_workflow.py"), "digits", "--epochs", "8"]
+    program = Path(sys.executable).with_name("pyflyte")
+    run = subprocess.run([program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert float(run.stdout.splitlines()[-1]) > 0.9
+    assert "(4 replicas)" in run.stderr
