@@ -19,7 +19,7 @@ from .errors import UnsupportedError
 if TYPE_CHECKING:
     from ._job import Job
 
-__all__ = ["check", "group", "run_policy"]
+__all__ = ["check", "check_alone", "group", "run_policy"]
 
 #: What of a group, a run policy or the resources reaches Flyte; the rest of their fields is refused by :func:`check`.
 GROUP_FIELDS = ("role", "replicas", "image", "requests", "limits", "restart_policy")
@@ -50,6 +50,12 @@ _REMEDIES: Mapping[str, str] = {
     "labels": "Write flyte={'labels': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
     "annotations": "Write flyte={'annotations': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
 }
+#: What to write instead where there is no operator.
+_ALONE: Mapping[str, str] = {
+    "ttl_seconds_after_finished": "Flyte takes the pod away itself: leave it out.",
+    "active_deadline_seconds": "Write flyte={'timeout': ...}.",
+    "backoff_limit": "Write flyte={'retries': ...}.",
+}
 _TEMPLATE = "Write it into flyte={'pod_template': ...}, for all replicas alike."
 
 
@@ -78,6 +84,23 @@ def check(job: Job) -> None:
     for name in _NUMBERS:
         if getattr(policy, name) == 0:
             raise _refusal(f"run_policy.{name}", 0, "0 means there that nothing is said. Write 1 or more, or leave it out.")
+
+
+def check_alone(job: Job) -> None:
+    """
+    Refuse what an ordinary task of Flyte's, which no operator looks after, cannot be told.
+
+    Raises:
+        UnsupportedError: Names the field and what to write instead.
+    """
+    for name, remedy in _ALONE.items():
+        if getattr(job.run_policy, name) is not None:
+            raise _refusal(f"run_policy.{name}", getattr(job.run_policy, name), f"It is an ordinary task there. {remedy}")
+    for each in job.groups:
+        policy = job.restart_policy(each.role)
+        if policy is not RestartPolicy.NEVER:
+            remedy = "It is an ordinary task there. Write flyte={'retries': ...}, or max_restarts= of elastic."
+            raise _refusal(f"{each.role}.restart_policy", policy.value, remedy)
 
 
 def _check_group(of_role: ReplicaGroup) -> None:

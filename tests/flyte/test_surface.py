@@ -19,7 +19,7 @@ from flytekit.core.python_auto_container import default_task_resolver
 from flytekit.tools.translator import get_serializable
 from google.protobuf.json_format import MessageToDict
 
-from distrib import InvalidJobError, Job, distributed
+from distrib import InvalidJobError, Job, UnsupportedError, distributed
 
 SETTINGS = SerializationSettings(
     project="p", domain="d", version="v", env={"B": "2"}, image_config=ImageConfig(default_image=Image("default", "img", "tag"))
@@ -326,6 +326,51 @@ def test_a_node_has_settings_of_its_own(overrides):
         assert template(flow)["template"]["nodes"][0]["metadata"]["retries"]["retries"] == 5
     else:
         assert node.flyte_entity.get_custom(SETTINGS)["workerReplicas"]["replicas"] == 7
+
+
+def test_an_ordinary_task_has_what_its_only_group_has():
+    """
+    One elastic node is an ordinary task of Flyte's, which has one image and one set of resources: those of the group.
+    """
+
+    def train(x: int) -> int:
+        return x
+
+    worker = {"replicas": 1, "image": "repo/group:1", "requests": {"cpu": 4}, "limits": {"gpu": 1}}
+    job = Job("pytorch", elastic={"max_nodes": 1, "nproc_per_node": 2}, image="repo/job:1", requests={"memory": "1Gi"}, worker=worker)
+    told = template(task(task_config=job)(train))["template"]
+    assert (told["type"], told["container"]["image"]) == ("python-task", "repo/group:1")
+    assert told["container"]["resources"] == {
+        "requests": [{"name": "CPU", "value": "4"}, {"name": "MEMORY", "value": "1Gi"}],
+        "limits": [{"name": "GPU", "value": "1"}],
+    }
+    given = task(task_config=job.evolve(requests=None), requests=Resources(cpu="1", mem="2Gi"))(train)
+    assert template(given)["template"]["container"]["resources"]["requests"] == [
+        {"name": "CPU", "value": "4"},
+        {"name": "MEMORY", "value": "2Gi"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run_policy": {"active_deadline_seconds": 60}}, r"run_policy\.active_deadline_seconds=60: .* Write flyte=\{'timeout'"),
+        ({"run_policy": {"backoff_limit": 2}}, r"run_policy\.backoff_limit=2: .* Write flyte=\{'retries'"),
+        ({"run_policy": {"ttl_seconds_after_finished": 60}}, r"run_policy\.ttl_seconds_after_finished=60: .* leave it out"),
+        ({"worker": {"replicas": 1, "restart_policy": "OnFailure"}}, r"worker\.restart_policy='OnFailure': .* Write flyte=\{'retries'"),
+    ],
+)
+def test_an_ordinary_task_refuses_what_needs_an_operator(changes, said):
+    """
+    What only the operator would do is refused where there is none, with Flyte's own word for it.
+    """
+
+    def train(x: int) -> int:
+        return x
+
+    made = task(task_config=Job("pytorch", elastic={"max_nodes": 1}, **changes))(train)
+    with pytest.raises(UnsupportedError, match=said):
+        template(made)
 
 
 def test_fast_registration_has_the_same_command():

@@ -167,6 +167,7 @@ class PyTorchBackend(Backend):
         options: PyTorchOptions = job.options or PyTorchOptions()
         elastic = options.elasticity
         if elastic is not None and elastic.nodes == 1:
+            _flyte_wire.check_alone(job)
             return FlyteTask(type="python-task", custom={})
         policy = {"runPolicy": _flyte_wire.run_policy(job.run_policy)}
         if elastic is not None:

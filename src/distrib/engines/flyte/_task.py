@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flytekit.configuration import SerializationSettings
 from flytekit.core.context_manager import ExecutionState, FlyteContextManager
 from flytekit.core.python_function_task import PythonFunctionTask
-from flytekit.core.resources import ResourceSpec, construct_extended_resources
+from flytekit.core.resources import Resources, ResourceSpec, construct_extended_resources
 from flytekit.extend import TaskPlugins
 
 from ..._job import Job
@@ -95,6 +95,24 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         except UnsupportedError:
             return None
 
+    def _is_ordinary(self) -> bool:
+        """
+        Whether Flyte runs it by itself, as one pod.
+        """
+        wire = self._wire_if_any()
+        return wire is not None and not wire.custom
+
+    def _whole(self) -> Job:
+        """
+        The job, its image and resources those of the task as a whole: of an ordinary task, those of its only group.
+        """
+        job = self.job
+        if not self._is_ordinary():
+            return job
+        role, filled = job.groups[0].role, _resources.with_resources(job, self._resources)
+        requests, limits = filled.resources_requests(role), filled.resources_limits(role)
+        return job.evolve(image=job.image_of(role), requests=requests, limits=limits)
+
     def _image_specs(self) -> dict[str, Any]:
         """
         What an image of a group will be called once it is built -> flytekit's ``ImageSpec``. Those of jobs are texts.
@@ -115,7 +133,7 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         """
         The image: Flyte's own setting, or the job's.
         """
-        return _resources.image_of(self.job, self._container_image)
+        return _resources.image_of(self._whole(), self._container_image)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,7 +147,8 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         """
         What each replica is given: Flyte's own setting, or the job's.
         """
-        return _resource_spec(self.job, self._resources)
+        own = ResourceSpec(Resources(), Resources()) if self._is_ordinary() else self._resources
+        return _resource_spec(self._whole(), own)
 
     def get_extended_resources(self, settings: SerializationSettings) -> Any:  # noqa: ARG002  # flytekit decides
         """
@@ -190,8 +209,6 @@ def _check_said_once(job: Job, keywords: dict[str, Any]) -> None:
 
 
 def _resource_spec(job: Job, own: ResourceSpec) -> ResourceSpec:
-    from flytekit import Resources
-
     found = {}
     for name in ("requests", "limits"):
         given = getattr(own, name)
