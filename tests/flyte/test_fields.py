@@ -175,7 +175,7 @@ def test_what_the_page_says_is_so(heading, field):
         Job("tensorflow", chief=1, ps=1),
         Job("jax", worker=2),
     ],
-    ids=lambda job: repr(job),
+    ids=repr,
 )
 def test_values_that_the_page_excepts_are_refused(job):
     """
