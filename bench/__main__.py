@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 
-BENCHES = ("imports", "noop", "training", "ddp", "many", "planning", "failure", "logs")
+BENCHES = ("imports", "noop", "training", "ddp", "many", "planning", "failure", "logs", "following")
 
 
 def main(names: list[str]) -> None:
