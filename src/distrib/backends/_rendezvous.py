@@ -4,6 +4,7 @@ How nodes of elastic training meet: PyTorch's own rendezvous, which here also no
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -20,8 +21,12 @@ def register() -> None:
     """
     Tell PyTorch of it.
     """
+    from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
     from torch.distributed.elastic.rendezvous.registry import handler_registry
 
+    # Nodes are told apart by host, process id and a number that begins with 0. Started again, a pod has the same of each, and would
+    # be taken for the one that is lost.
+    DynamicRendezvousHandler._node_desc_generator._local_id = secrets.randbits(31)  # noqa: SLF001  # there is no other way
     handler_registry.register(NAME, _create)
 
 
