@@ -35,7 +35,23 @@ def _create(params: Any) -> Any:
     from torch.distributed.elastic.rendezvous.registry import handler_registry
 
     places = (params.endpoint, params.run_id, params.min_nodes, params.max_nodes, params.local_addr)
-    return _Watchful(handler_registry.create_handler(RendezvousParameters("c10d", *places, **params.config)))
+    handler = handler_registry.create_handler(RendezvousParameters("c10d", *places, **params.config))
+    _beat_twice(handler.settings)
+    return _Watchful(handler)
+
+
+def _beat_twice(settings: Any) -> None:
+    """
+    Have a node's heart beat twice in an interval, and be given up after as long as before.
+
+    PyTorch looks once in an interval whether the last beat is that long ago. What is looked at a moment too early beats at every
+    second interval only, and with two attempts a node that is well is given up again and again.
+    """
+    for name, value in (
+        ("keep_alive_interval", settings.keep_alive_interval / 2),
+        ("keep_alive_max_attempt", settings.keep_alive_max_attempt * 2),
+    ):
+        object.__setattr__(settings, name, value)  # it is frozen, and shared by all that read it
 
 
 class _Watchful:
