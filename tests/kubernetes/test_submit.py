@@ -114,6 +114,18 @@ def test_a_name_that_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
     assert len([each for each in stage.left() if each.startswith("jobs/")]) == 2
 
 
+def test_a_runtime_that_the_trainer_has_not_heard_of_yet(stage: Stage) -> None:
+    """
+    The Trainer's webhook may be behind the API server by a moment, as a real one was seen to be: it is asked again.
+    """
+    said = 'TrainingRuntime.trainer.kubeflow.org "x" not found: specified trainingRuntime must be created before the TrainJob is created'
+    stage.standin.refusals["create", "trainjobs"] = [RefusedError(403, "Forbidden", said) for _ in range(2)]
+    run = stage.submit(workload="trainjob")
+    assert stage.standin.asked()["create", "trainjobs"] == 3
+    run.cancel()
+    assert stage.left() == []
+
+
 def test_a_server_that_is_not_there(stage: Stage, standin: StandIn) -> None:
     """
     A server that cannot be reached is a SubmitError.

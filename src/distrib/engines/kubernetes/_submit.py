@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _NAMES = 5
+#: What the Trainer's webhook says of a runtime that it has not heard of yet: it looks it up in a copy of what the API server has.
+_NOT_YET = "must be created before the TrainJob"
+#: Seconds after which it is asked again.
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: What else than its top object a run may consist of.
 _PLURALS = {"Service": "services", "Job": "jobs", "TrainingRuntime": "trainingruntimes", "ConfigMap": "configmaps"}
 #: What a refusal says -> what to do about it; the first that fits.
@@ -127,7 +132,7 @@ class _Creation:
 
     def _create_one(self, kind: Kind, name: str, data: dict[str, Any]) -> dict[str, Any]:
         try:
-            made = self._client.create(kind, self._namespace, data)
+            made = self._send(kind, data)
         except ApiError:  # it is refused, or somebody else's
             raise
         except BaseException:  # it may have been created although the answer was lost
@@ -135,6 +140,16 @@ class _Creation:
             raise
         self._created.append((kind, name))
         return made
+
+    def _send(self, kind: Kind, data: dict[str, Any]) -> dict[str, Any]:
+        for pause in _PAUSES:
+            try:
+                return self._client.create(kind, self._namespace, data)
+            except ApiError as error:
+                if _NOT_YET not in str(error):
+                    raise
+            time.sleep(pause)
+        return self._client.create(kind, self._namespace, data)
 
     def kind_of(self, data: dict[str, Any]) -> Kind:
         """
