@@ -23,6 +23,7 @@ from distrib import _report
 from distrib._cluster import RUN_VARIABLE, Replica
 from distrib._command import Command
 from distrib._outcome import ByRank, ProcessFailedError, end, tell_end
+from distrib._pickling import dumps
 from distrib._processes import call_in_child, die_like, say
 from distrib.errors import EngineError
 
@@ -234,9 +235,7 @@ def _entry(call: Callable[[], Any], failures: IO[bytes], start_method: str) -> t
     if isinstance(call, Command):
         return call.argv[0], call.argv[1:]
     if start_method == "spawn":
-        import cloudpickle
-
-        return _run_fresh, [cloudpickle.dumps(call), failures.name]
+        return _run_fresh, [dumps(call), failures.name]
     return lambda: _run(call, failures), []
 
 

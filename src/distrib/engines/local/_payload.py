@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
+from ..._pickling import pickler
 from ...errors import SubmitError
 from ._replica import is_plain, resolve
 
@@ -84,9 +85,7 @@ def dump(
 
 
 def _pickler() -> Any:
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(pickler()):  # type: ignore[misc]
         """
         One that lets the function of a task travel as a name wherever it is met: under that name its module holds the task.
         """
