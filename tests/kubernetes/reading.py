@@ -11,6 +11,7 @@ from distrib import Job
 from distrib._model import ReplicaGroup, Resources, RestartPolicy
 from distrib.engine import Call
 from distrib.engines.kubernetes import KubernetesOptions
+from distrib.engines.kubernetes._orders import Orders
 from distrib.engines.kubernetes._plan import KubernetesPlan, make_plan
 from distrib.testing import _calls
 
@@ -26,22 +27,34 @@ class Sight(NamedTuple):
     A group, and what has been rendered of it.
 
     Args:
-        job: The job.
-
-        options: The engine's options.
+        plan: The plan.
 
         group: One of its groups.
 
         pods: The spec that says how many pods of the group there are, and what becomes of them.
-
-        top: The object that owns the others.
     """
 
-    job: Job
-    options: KubernetesOptions
+    plan: KubernetesPlan[Any]
     group: ReplicaGroup
     pods: dict[str, Any]
-    top: dict[str, Any]
+
+    @property
+    def job(self) -> Job:
+        return self.plan.job
+
+    @property
+    def options(self) -> KubernetesOptions:
+        return self.plan.options
+
+    @property
+    def top(self) -> dict[str, Any]:
+        """The object that owns the others."""
+        return self.plan.rendered.owner
+
+    @property
+    def orders(self) -> Orders:
+        """What the pods are told."""
+        return self.plan.rendered.orders
 
     @property
     def template(self) -> dict[str, Any]:
@@ -75,7 +88,7 @@ def sights(plan: KubernetesPlan[Any]) -> list[Sight]:
     """
     All groups of a plan, in their order.
     """
-    return [Sight(plan.job, plan.options, group, _pods_of(plan, group.role), plan.rendered.owner) for group in plan.job.groups]
+    return [Sight(plan, group, _pods_of(plan, group.role)) for group in plan.job.groups]
 
 
 def _pods_of(plan: KubernetesPlan[Any], role: str) -> dict[str, Any]:

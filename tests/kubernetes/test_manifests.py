@@ -5,14 +5,13 @@ Every field of the model reaches its place in the objects, whatever the job beco
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from drawing import any_plans, plans
+from hypothesis import given
 from reading import (
     WORKLOADS,
     Sight,
@@ -28,11 +27,11 @@ from reading import (
 
 from distrib import Job, ReplicaGroup, Resources, RunPolicy
 from distrib._model import CleanPodPolicy, RestartPolicy, RestartScope, SuccessPolicy
+from distrib.backends.pytorch import PyTorchOptions
 from distrib.engines.kubernetes import KubernetesOptions
-from distrib.errors import InvalidJobError, UnsupportedError
-from distrib.testing.strategies import jobs, option_keywords
+from distrib.engines.kubernetes._plan import KubernetesPlan
+from distrib.errors import InvalidJobError
 
-FRAMEWORKS = ("tensorflow", "pytorch", "jax")
 DEVICES = {"cpu", "memory", "ephemeral-storage"}
 
 
@@ -164,9 +163,13 @@ def _backoff(sight: Sight) -> None:
 
 
 def _success(sight: Sight) -> None:
-    """Who decides is in the orders, since only the pods themselves know who has returned."""
-    policy = sight.job.run_policy.success_policy
-    assert policy is None or policy in tuple(SuccessPolicy)
+    """Who decides is in the orders, since only the pods themselves know who has returned; a TFJob has it too."""
+    counts = {group.role: group.replicas for group in sight.job.groups}
+    role = next(role for role in ("chief", "master", "worker") if role in counts)
+    first = sight.job.run_policy.success_policy is SuccessPolicy.DEFAULT and sight.job.backend.needed(sight.job) is None
+    _equal(sight.orders.deciders, tuple(f"{role}-{index}" for index in range(1 if first else counts[role])))
+    if sight.top["kind"] == "TFJob":
+        _equal(sight.top["spec"].get("successPolicy"), None if first or role == "chief" else "AllWorkers")
 
 
 def _scope(sight: Sight) -> None:
@@ -211,11 +214,28 @@ OF_A_POLICY: Mapping[str, Callable[[Sight], None]] = {
 }
 
 
+def _of_pytorch(sight: Sight) -> None:
+    """Processes and elastic training are the function's own matter in the pod, but the operator wants to know of them too."""
+    if sight.top["kind"] != "PyTorchJob":
+        return
+    options = sight.job.options or PyTorchOptions()
+    _equal(sight.top["spec"]["nprocPerNode"], str(options.processes))
+    elastic, policy = options.elasticity, sight.top["spec"].get("elasticPolicy")
+    if elastic is None:
+        assert policy is None
+        return
+    wanted = (elastic.min_nodes, sight.group.replicas, elastic.rdzv_backend, elastic.max_restarts)
+    _equal(tuple(policy[name] for name in ("minReplicas", "maxReplicas", "rdzvBackend", "maxRestarts")), wanted)
+    _equal([each["key"] for each in policy["rdzvConf"]], list(elastic.rdzv_configs))
+
+
 def _ports(sight: Sight) -> None:
     of_the_operator = sight.job.backend.operator
     port = sight.options.port or (2222 if of_the_operator is None else of_the_operator.port)
     found = [each["containerPort"] for each in sight.main["ports"]]
     _equal(found, [port, sight.options.control_port])
+    _equal({address.rpartition(":")[2] for address in sight.orders.cluster[sight.group.role]}, {str(port)})
+    _equal(sight.orders.control_port, sight.options.control_port)
 
 
 def _security(sight: Sight) -> None:
@@ -237,7 +257,25 @@ def _queue(sight: Sight) -> None:
     _equal(sight.top["metadata"]["labels"].get("kueue.x-k8s.io/queue-name"), sight.options.queue)
 
 
-#: Those of the engine's options that are rendered, and how; the pods' orders are looked at in test_plan.py.
+def _grace(sight: Sight) -> None:
+    """The pod's first process needs some of it for itself."""
+    _equal(sight.spec["terminationGracePeriodSeconds"], math.ceil(sight.options.grace_period) + 5)
+    _equal(sight.orders.grace_period, sight.options.grace_period)
+
+
+def _storage(sight: Sight) -> None:
+    """A folder of the run's own."""
+    chosen = sight.options.storage
+    _equal(sight.orders.storage, chosen and f"{chosen.rstrip('/')}/{sight.options.namespace}/{sight.plan.name}")
+
+
+def _domain(sight: Sight) -> None:
+    for address in sight.orders.cluster[sight.group.role]:
+        end = "" if sight.options.cluster_domain is None else f".{sight.options.cluster_domain}"
+        assert address.rpartition(":")[0].endswith(end)
+
+
+#: Those of the engine's options that are rendered, and how: some of them are for the pods' orders.
 OF_THE_OPTIONS: Mapping[str, Callable[[Sight], None]] = {
     "namespace": lambda sight: _equal(sight.top["metadata"]["namespace"], sight.options.namespace),
     "image": OF_A_GROUP["image"],
@@ -246,14 +284,17 @@ OF_THE_OPTIONS: Mapping[str, Callable[[Sight], None]] = {
     "security_context": _security,
     "image_pull_policy": lambda sight: _equal(sight.main.get("imagePullPolicy"), sight.options.image_pull_policy),
     "python": lambda sight: _equal(sight.main["command"][0].replace("$$", "$"), sight.options.python.replace("$$", "$")),
-    "grace_period": lambda sight: _equal(sight.spec["terminationGracePeriodSeconds"], math.ceil(sight.options.grace_period) + 5),
+    "grace_period": _grace,
+    "patience": lambda sight: _equal(sight.orders.peers_timeout, sight.options.patience),
+    "storage": _storage,
+    "cluster_domain": _domain,
     "port": _ports,
     "control_port": _ports,
     "scheduler": lambda sight: _equal(sight.spec.get("schedulerName"), sight.options.scheduler),
 }
 #: Those that are for whoever submits and follows, or have tests of their own here.
-NOT_RENDERED = {"context", "kubeconfig", "patience", "echo", "storage", "cluster_domain", "workload", "pod_patch"}
-#: What a job has besides its groups and its run policy: the parts of a group take it up, and "options" is the backend's.
+NOT_RENDERED = {"context", "kubeconfig", "echo", "workload", "pod_patch"}
+#: What a job has besides its groups and its run policy: the parts of a group take it up, and PyTorch alone has options.
 OF_A_JOB = {"framework", "groups", "options", "run_policy", "image", "env", "requests", "limits", "name", "engine", "engine_options"}
 
 
@@ -274,57 +315,25 @@ def test_every_field_is_looked_at(kind: type, known: set[str]) -> None:
     assert {field.name for field in attrs.fields(kind)} == known
 
 
-def check(job: Job, **options: Any) -> None:
+def check(plan: KubernetesPlan[Any]) -> None:
     """
-    Look at all of a job's plan.
+    Look at all of a plan.
     """
-    for sight in sights(plan_of(job, **options)):
-        for look in (*OF_A_GROUP.values(), *OF_A_POLICY.values(), *OF_THE_OPTIONS.values()):
+    for sight in sights(plan):
+        for look in (*OF_A_GROUP.values(), *OF_A_POLICY.values(), *OF_THE_OPTIONS.values(), _of_pytorch):
             look(sight)
         assert sight.spec["automountServiceAccountToken"] is False
 
 
-def without(job: Job, options: dict[str, Any], field: str) -> tuple[Job, dict[str, Any]]:
+@any_plans
+@given(of_a_job=plans())
+def test_what_is_accepted_is_rendered_and_what_is_refused_is_named(of_a_job: list[KubernetesPlan[Any]]) -> None:
     """
-    A job and options that leave out what was refused.
+    Of any job and any options, all fields are where Kubernetes looks for them, whatever the job becomes; once the fields that were
+    refused by their names are left out.
     """
-    where, _, rest = field.partition(".")
-    name = re.split(r"[.\[]", rest)[0]
-    fields = {each.name: getattr(job, each.name) for each in attrs.fields(Job)}
-    if where == "kubernetes":
-        return job, {key: value for key, value in options.items() if key != name}
-    if where == "run_policy":
-        default = getattr(RunPolicy(), name)
-        return Job(**{**fields, "run_policy": attrs.evolve(job.run_policy, **{name: default})}), options
-    for place, group in enumerate(job.groups):
-        if group.role == where and name:
-            default = getattr(ReplicaGroup(role=where, replicas=1), name)
-            groups = [*job.groups[:place], attrs.evolve(group, **{name: default}), *job.groups[place + 1 :]]
-            return Job(**{**fields, "groups": groups}), options
-    plainly = where.partition("[")[0]
-    return Job(**{**fields, plainly: {} if plainly == "env" else None}), options
-
-
-@pytest.mark.parametrize("workload", WORKLOADS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(data=st.data())
-def test_what_is_accepted_is_rendered_and_what_is_refused_is_named(workload: str, data: st.DataObject) -> None:
-    """
-    Of any job and any options, all fields are where Kubernetes looks for them. What cannot be is refused by its name: once the
-    fields that are named are left out, one after the other, the job is accepted.
-    """
-    job = data.draw(st.sampled_from(FRAMEWORKS).flatmap(jobs))
-    options = {**data.draw(option_keywords(KubernetesOptions)), "workload": workload, "pod_patch": {}}
-    refused: list[str] = []
-    for _ in range(50):
-        try:
-            check(job, **options)
-        except (UnsupportedError, InvalidJobError) as error:  # noqa: PERF203  # one turn for each field
-            refused.append(str(error.field))
-            job, options = without(job, options, refused[-1])
-        else:
-            return
-    pytest.fail(f"leaving them out helps nothing: {refused}")
+    for plan in of_a_job:
+        check(plan)
 
 
 EVERYTHING: dict[str, Any] = {
@@ -383,7 +392,7 @@ def test_everything_at_once(workload: str, restart_policy: str) -> None:
     options = {"scheduler": "volcano", "port": 4000, "image_pull_policy": "Always", "queue": None if workload == "job" else "q"}
     group = {**GROUP, "restart_policy": restart_policy}
     job = Job("tensorflow", worker=group, ps={"replicas": 1, "restart_policy": "Never"}, run_policy=policy, **EVERYTHING)
-    check(job, workload=workload, **options)
+    check(plan_of(job, workload=workload, **options))
 
 
 def test_shared_memory_is_no_amount_of_the_scheduler() -> None:
