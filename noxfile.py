@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import nox
@@ -33,6 +34,8 @@ STATE = "DISTRIB_STATE_DIR"
 JUDGE = "DISTRIB_FLYTE_JUDGE_SCRIPTS"
 #: Seconds that building it may take; what is built by then is there the next time.
 PATIENCE = 240
+#: When CI has to be over, in seconds since the epoch, and the seconds that are then kept for what comes after the build.
+ENDS, RESERVE = "DISTRIB_CI_ENDS", 120
 
 
 def install(session: nox.Session, group: str | None = None, *more: str) -> None:
@@ -150,11 +153,14 @@ def judge(session: nox.Session) -> None:
         session.skip(f"there is no {build.name} in {build.parent} ({JUDGE} names its folder)")
     if shutil.which("go") is None:
         session.skip("building it takes Go, and there is none on the PATH")
+    patience = min(PATIENCE, float(os.environ.get(ENDS, "inf")) - time.time() - RESERVE)
+    if patience < 1:
+        session.skip("there is no time left for it")
     program = Path(session.virtualenv.location).absolute() / "flyte-judge"
     try:
-        session.run("timeout", "--kill-after=10", str(PATIENCE), str(build), str(program), external=True)
+        session.run("timeout", "--kill-after=10", f"{patience:.0f}", str(build), str(program), external=True)
     except CommandFailed:
-        session.skip(f"it cannot be built here, or not within {PATIENCE} s; the next run goes on from there")
+        session.skip(f"it cannot be built here, or not within {patience:.0f} s; the next run goes on from there")
     install(session, "judge")
     session.env["DISTRIB_FLYTE_JUDGE"] = str(program)
     session.run("pytest", "tests/flyte/judge", *session.posargs)
