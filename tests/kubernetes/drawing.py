@@ -30,16 +30,41 @@ any_plans = settings(
 )
 
 
+#: A bit of everything that there is.
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a", "b"]}]}]
+        }
+    },
+    "podAntiAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "podAffinityTerm": {"labelSelector": {"matchLabels": {"team": "a"}}, "topologyKey": "kubernetes.io/hostname"}}
+        ]
+    },
+}
+
+
 @st.composite
-def plans(draw: st.DrawFn) -> list[KubernetesPlan[Any]]:
+def plans(draw: st.DrawFn, *, sound: bool = False) -> list[KubernetesPlan[Any]]:
     """
     One drawn job as each of the workloads.
 
     What a workload cannot do has to be refused by its name: the fields that are named are left out, one after the other, until
     the job is accepted. One that never is fails the test.
+
+    Args:
+        draw: Hypothesis'.
+
+        sound: Whether what is said in Kubernetes' own words makes sense to it too; any plain data does for us.
     """
     job = draw(st.sampled_from(FRAMEWORKS).flatmap(jobs))
     options = draw(option_keywords(KubernetesOptions))
+    if sound:
+        groups = [attrs.evolve(group, affinity=AFFINITY if group.affinity else {}) for group in job.groups]
+        job = Job(**{**{each.name: getattr(job, each.name) for each in attrs.fields(Job)}, "groups": groups})
+        if not isinstance(options.get("security_context", True), bool):
+            options["security_context"] = {"pod": {"runAsUser": 1}, "container": {"privileged": False}}
     return [accepted(job, {**options, "workload": workload, "pod_patch": {}}) for workload in WORKLOADS]
 
 

@@ -95,7 +95,7 @@ def _pods_of(plan: KubernetesPlan[Any], role: str) -> dict[str, Any]:
     objects: dict[str, list[dict[str, Any]]] = {}
     for each in plan.rendered.objects:
         objects.setdefault(each["kind"], []).append(each)
-    found: Any
+    found: dict[str, Any]
     if "Job" in objects:
         (found,) = (each["spec"] for each in objects["Job"] if each["metadata"]["name"] == f"{plan.name}-{role}")
     elif sets := objects.get("JobSet") or objects.get("TrainingRuntime"):
@@ -105,7 +105,7 @@ def _pods_of(plan: KubernetesPlan[Any], role: str) -> dict[str, Any]:
     else:
         specs = next(value for key, value in plan.rendered.owner["spec"].items() if key.endswith("ReplicaSpecs"))
         (found,) = (value for key, value in specs.items() if key.lower() == role)
-    return dict(found)
+    return found
 
 
 def amounts(resources: Resources | None) -> dict[str, str]:

@@ -50,10 +50,11 @@ def merge(data: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 class RefusedError(Exception):
-    """What the server answers instead."""
+    """What the server answers instead; *page* is what something in front of it says."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str = "", message: str = "", *, page: bytes | None = None) -> None:
         super().__init__(message)
+        self.page = page
         self.status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -279,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.standin.check(verb, parts.path, self.headers.get("Authorization", ""))
             getattr(self, f"_{verb}")(parts.path, query, body)
         except RefusedError as error:
-            self._answer(error.status, error.status["code"])
+            self._answer(error.status if error.page is None else error.page, error.status["code"])
         except KeyError as error:
             name = error.args[0][1] if isinstance(error.args[0], tuple) else parts.path
             message = f'{plural_of(parts.path)} "{name}" not found'
@@ -296,8 +297,8 @@ class _Handler(BaseHTTPRequestHandler):
             return "watch" if query.get("watch") else "log" if path.endswith("/log") else "get" if named else "list"
         return {"POST": "create", "PATCH": "patch", "DELETE": "delete" if named else "deletecollection"}[self.command]
 
-    def _answer(self, data: dict[str, Any], code: int = 200) -> None:
-        body = json.dumps(data).encode()
+    def _answer(self, data: dict[str, Any] | bytes, code: int = 200) -> None:
+        body = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -4,8 +4,11 @@ Objects that are followed.
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from standin import RefusedError, StandIn, eventually
@@ -143,6 +146,42 @@ def test_a_server_that_has_too_much_to_do(standin: StandIn) -> None:
     told = Told()
     assert told.next() == ("LISTED", [])
     told.watch.stop()
+
+
+@pytest.mark.parametrize("answer", [{"page": b"<html>Log in first</html>"}, {"page": b"[]"}, {"message": "no list"}])
+def test_answers_of_others(standin: StandIn, answer: dict[str, Any]) -> None:
+    """
+    What is no API server's answer, such as the page of a proxy, passes like a server that is away.
+    """
+    standin.refusals["list", "pods"] = [RefusedError(200, **answer)]
+    told = Told()
+    assert told.next() == ("LISTED", [])
+    told.watch.stop()
+
+
+def test_credentials_that_are_being_exchanged(standin: StandIn, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A kubeconfig that cannot be read when its token has expired is read again until it can be.
+    """
+    monkeypatch.setattr(_watch, "LONGEST_PAUSE", 0.2)
+    path = Path(os.environ["KUBECONFIG"])
+    path.write_text("half a ", encoding="utf-8")
+    standin.tokens = {"Bearer new"}
+    standin.cut()
+    assert told.next() == ("LOST", [])
+    standin.put(WHERE, pod("new"))
+    standin.kubeconfig(path, {"token": "new"})
+    assert [told.next() for _ in range(2)] == [("BACK", []), ("ADDED", ["new"])]
+
+
+def test_what_nobody_has_thought_of(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whatever ends a watch is told: nobody waits for its news without end.
+    """
+    monkeypatch.setattr(Client, "list", lambda *_, **__: {"metadata": 1})
+    told = Told()
+    assert told.next() == ("REFUSED", [])
+    told.watch.join(5)
 
 
 def test_what_is_forbidden(standin: StandIn) -> None:
