@@ -272,8 +272,10 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         what = f"{verb} {kind.plural} in {namespace}"
         response = self._ask(verb, kind, method, path, what=what, query=query, body=data, content=content, timeout=_ANSWER_SECONDS)
-        found = json.loads(response.data or b"{}")
-        return found if isinstance(found, dict) else {}
+        try:
+            return dict(json.loads(response.data))
+        except (ValueError, TypeError) as error:  # from something in front of the server, or cut short
+            raise UnreachableError(f"{what}: the answer of {self._host} is no API server's ({_words(error)})") from error
 
     def _stream(self, verb: str, kind: Kind, path: str, query: Mapping[str, str]) -> Stream:
         what = f"{verb} {path}"

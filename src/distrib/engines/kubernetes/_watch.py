@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from ...errors import EngineError
 from ._client import ApiError, Client, Kind, Stream, UnreachableError
 
 #: The server ends a watch after this many seconds, and it is resumed.
@@ -114,8 +115,6 @@ class Watch:
             if not self._version:
                 self._list()
             self._follow()
-        except UnreachableError as error:
-            self._failed(error)
         except ApiError as error:
             # An API server that has just been started may know neither us nor the kind of the objects yet.
             if error.status in _HOPELESS and not self._was_let:
@@ -125,12 +124,20 @@ class Watch:
                 self._version = ""
             else:  # an API server that is starting, or has too much to do
                 self._failed(error)
+        except EngineError as error:  # it cannot be reached, or the credentials are being exchanged
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for news that never come
+            self._tell(News(self.kind, "REFUSED", error=error))
+            return False
         return True
 
     def _list(self) -> None:
         found = self.client.list(self.kind, self.namespace, **self.query)
+        version = (found.get("metadata") or {}).get("resourceVersion")
+        if not version:
+            raise UnreachableError(f"list {self.kind.plural}: the answer is no API server's")
         self._tell(News(self.kind, "LISTED", tuple(found.get("items") or ())))
-        self._version = found["metadata"]["resourceVersion"]
+        self._version = version
 
     def _follow(self) -> None:
         # Not all at once, should many have begun together.
