@@ -18,7 +18,7 @@ import pytest
 from watching import PATIENCE, eventually
 
 import distrib
-from distrib import ReplicaFailedError, Run
+from distrib import ReplicaFailedError, Run, RunState
 from distrib._registry import backends
 from distrib.engines.local._plan import LocalPlan
 from distrib.engines.local._preload import modules_to_preload
@@ -638,3 +638,47 @@ class TestFallingBack:
         run.cancel()
         assert {status.state for status in run.status().replicas.values()} == {"Stopped"}
         assert {status.attempt for status in run.status().replicas.values()} == {0}
+
+    def test_no_room_for_a_replica(self, toys: Toys) -> None:
+        """
+        When there is no room for another process, the replica that was to be forked fails, and the run with it.
+        """
+        if os.geteuid() != 0:
+            pytest.skip("how many processes there may be is limited for each user; another user is needed, and only root can be one")
+        toys.write(
+            "crowded",
+            """
+            import os, resource
+
+            def leave_room_for_one():  # the process between the importer and a replica
+                os.setuid(54_321)
+                resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
+
+            os.register_at_fork(before=leave_room_for_one)
+            """,
+        )
+        error = toy(toys.load("training", "nowhere"), local={"preload": "crowded"}).submit().exception(PATIENCE)
+        assert isinstance(error, ReplicaFailedError)
+        assert "the process could not be started: [Errno 11] Resource temporarily unavailable" in str(error)
+
+    def test_importer_is_stopped(self, toys: Toys, meeting: Path) -> None:
+        """
+        When it is stopped, so that it forks nobody any more, the run can be cancelled all the same.
+        """
+        toys.write(
+            "stopping",
+            f"""
+            import os
+            from pathlib import Path
+
+            def stop():
+                Path({str(meeting / "stopping")!r}).touch()
+                os.kill(os.getpid(), {int(signal.SIGSTOP)})
+
+            os.register_at_fork(before=stop)
+            """,
+        )
+        run = toy(toys.load("training", "nowhere"), local={"preload": "stopping", "grace_period": 0.1}).submit()
+        eventually((meeting / "stopping").exists, "a fork to begin")
+        run.cancel()
+        assert run.status().state is RunState.CANCELLED

@@ -304,6 +304,23 @@ class TestDescriptors:
         assert sorted(int(line.split()[1]) for line in done.stdout.splitlines()) == list(range(380))
 
 
+class TestThreads:
+    def test_no_room_for_one_more(self, launcher: Launcher) -> None:
+        """
+        A launcher that may start no thread is told so; nothing is left of the run, and the program ends.
+        """
+        done = launcher.run("""
+            threading.stack_size(1 << 46)
+            try:
+                distributed("tensorflow", worker=2)(os.getpid)()
+            except distrib.SubmitError as error:
+                print(error)
+            assert distrib.runs() == []
+        """)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "the thread that follows the run could not be started: can't start new thread\n"
+
+
 class TestPorts:
     def test_are_held(self, launcher: Launcher, meeting: Path) -> None:
         """

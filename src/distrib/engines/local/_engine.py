@@ -74,7 +74,11 @@ class LocalEngine(Engine):
             raise SubmitError(f"the local engine submits its own plans, not a {type(plan).__name__}")
         launch = _Launch(plan, supervisor)
         launch.start()
-        return LocalRun(launch.folder, supervisor.release(), echo=plan.options.echo, ports=launch.ports, lock=launch.lock)
+        try:
+            return LocalRun(launch.folder, supervisor.release(), echo=plan.options.echo, ports=launch.ports, lock=launch.lock)
+        except SubmitError:
+            launch.take_back()
+            raise
 
     def runs(self) -> Sequence[Run[Any]]:
         """
@@ -120,7 +124,7 @@ class _Launch:
             table = dump_call(self.plan.call, function, self.supervisor.payload)
             self.supervisor.send(json.dumps(self._orders(table)).encode() + b"\n")
         except BaseException:
-            self._take_back()
+            self.take_back()
             raise
 
     def _orders(self, table: tuple[int, int]) -> dict[str, Any]:
@@ -185,7 +189,11 @@ class _Launch:
             raise SubmitError(f"{count} free ports are needed, and the system has only {len(numbers)}.")
         return [f"{_HOST}:{number}" for number in numbers]
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
+        """
+        Leave nothing of it behind.
+        """
+        self.supervisor.end()
         os.close(self.lock)
         for port in self.ports:
             port.close()

@@ -82,10 +82,14 @@ def _serve(settings: Settings, orders: int, supervisor: int) -> None:
                 between = os.fork()
             if between == 0:
                 _fork_replica(settings, order["name"], order["environment"], supervisor)
-            os.waitpid(between, 0)
+            code = os.waitstatus_to_exitcode(os.waitpid(between, 0)[1])
+            if code:
+                text = f"[Errno {code}] {os.strerror(code)}" if code > 0 else f"got signal {-code} while it was forked"
+                _report.send("unforked", replica=order["name"], text=text)
 
 
 def _fork_replica(settings: Settings, name: str, environment: dict[str, str], supervisor: int) -> NoReturn:
+    code = 1
     try:
         pid = os.fork()
         if pid == 0:
@@ -93,5 +97,8 @@ def _fork_replica(settings: Settings, name: str, environment: dict[str, str], su
         os.environ[_report.NAME_VARIABLE] = name
         # Sent before this process ends, hence before the replica can: the supervisor knows the pid when it reaps it.
         _report.send("forked", pid=pid)
+        code = 0
+    except OSError as error:
+        code = error.errno or code
     finally:
-        os._exit(0)
+        os._exit(code)

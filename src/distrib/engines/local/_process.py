@@ -68,15 +68,21 @@ class SupervisorProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         os.close(self.payload)
         if kind is not None:
-            for stream in self._streams():
-                stream.close()
-            self._process.wait()
+            self.end()
 
     def release(self) -> subprocess.Popen[bytes]:
         """
         Hand the process over to whoever follows the run.
         """
         return self._process
+
+    def end(self) -> None:
+        """
+        Have it take down whatever it has started, and wait until it is gone.
+        """
+        for stream in self._streams():
+            stream.close()
+        self._process.wait()
 
     def send(self, line: bytes) -> None:
         """

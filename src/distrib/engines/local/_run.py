@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
 from ...engine import RunState, RunStatus
-from ...errors import EngineError, RunFailedError
+from ...errors import EngineError, RunFailedError, SubmitError
 from ._history import Progress, outdated, remove
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
@@ -60,9 +60,13 @@ class LocalRun(StoredRun[R_co]):
         self._echo = Echo(self.names, sys.stdout) if echo else None
         self._teller = _Teller() if echo else None
         self._started = time.monotonic()
-        atexit.register(self._stop_at_exit)
         self._thread = threading.Thread(target=self._follow, name=f"distrib {self.id}", daemon=True)
-        self._thread.start()
+        atexit.register(self._stop_at_exit)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # as many processes and threads as the user may have, or no memory for its stack
+            atexit.unregister(self._stop_at_exit)
+            raise SubmitError(f"the thread that follows the run could not be started: {error}") from error
 
     # What its owner asks.
 

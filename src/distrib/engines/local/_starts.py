@@ -49,18 +49,21 @@ class Starts:
     def start_nursery(self) -> None:
         """
         Start the process that imports what replicas share, if there is anything; they wait for it.
+
+        Raises:
+            OSError: The system has no room for it.
         """
         modules = self.orders["preload"]
         if not modules or not self.forks:
             return
         reading, writing = os.pipe()
-        self._nursery = Outlet(writing, self.selector)
-        self._waiting = []
         supervisor = os.getpid()
         self.nursery_pid = os.fork()
         if self.nursery_pid == 0:
             run_nursery(self.settings, modules, self.orders["framework"], reading, supervisor)
         os.close(reading)
+        self._nursery = Outlet(writing, self.selector)
+        self._waiting = []
 
     def put_off(self, name: str) -> bool:
         """
