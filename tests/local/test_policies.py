@@ -269,6 +269,14 @@ class TestDeadline:
         run = start(meeting, {"worker": ["exit:3"]}, worker=group("OnFailure"), run_policy=policy, local={"restart_delay": 300})
         assert isinstance(run.exception(PATIENCE), RunTimeoutError)
 
+    def test_may_be_years(self, meeting: Path) -> None:
+        """
+        It may be longer than the system waits in one go.
+        """
+        policy = {"active_deadline_seconds": 2**31 - 1}
+        run = start(meeting, {"worker": [""]}, run_policy=policy, local={"grace_period": 1e300})
+        assert run.result(PATIENCE) == ("worker-0", 0)
+
     def test_does_not_change_what_is_decided(self, meeting: Path) -> None:
         """
         A run that has succeeded stays so, though the others are still running when the deadline comes.

@@ -31,6 +31,8 @@ from ._starts import Starts
 _ORPHANED_GRACE = 0.5
 # How long a process that is being taken down may take for it before what its peers say is heard.
 _DYING_SECONDS = 1.0
+# What the system waits for at most is 25 days: a timer may be set to more.
+_LONGEST_WAIT = 3600.0
 _CHUNK = 1 << 16
 #: Messages without consequence for the run; told before the end of whoever sent them, or a short life is told backwards.
 _AT_ONCE = ("forked", "started", "progress")
@@ -74,7 +76,10 @@ class Supervisor:
         Go on until the run is finished and nothing of it is left.
         """
         self.record.write("supervising", pid=os.getpid())
-        self.starts.start_nursery()
+        try:
+            self.starts.start_nursery()
+        except OSError as error:
+            self._nursery_done("unforkable", {"text": f"the process that imports for all could not be started: {error}"})
         self._do(self.machine.start())
         self._obey(b"")  # an order that came together with the first one
         while not self.machine.finished:
@@ -228,6 +233,9 @@ class Supervisor:
             return
         elif kind == "forked":
             self._forked(message["pid"], name)
+        elif kind == "unforked" and name in self.starts.ordered:
+            self.starts.ordered.discard(name)
+            self._not_started(name, message["text"])
         elif kind == "started":
             self.record.write("started", replica=name, pid=message["pid"], attempt=self.machine.members[name].attempt)
         elif kind == "progress":
@@ -282,6 +290,8 @@ class Supervisor:
         if self.starts.call_off(name):
             self._never_started(name)
             return
+        if name in self.starts.ordered and number is signal.SIGKILL:
+            end(self.starts.nursery_pid, number)  # it has had its time to fork; maybe somebody has stopped it
         for pid, owner in self.starts.pids.items():
             if owner == name:
                 end(pid, number)
@@ -303,8 +313,11 @@ class Supervisor:
         try:
             self.starts.start(name)
         except OSError as error:
-            self.record.write("raised", replica=name, code=126, type="OSError", text=f"the process could not be started: {error}")
-            self._do(self.machine.exited(name, 126, ok=False))
+            self._not_started(name, str(error))
+
+    def _not_started(self, name: str, why: str) -> None:
+        self.record.write("raised", replica=name, code=126, type="OSError", text=f"the process could not be started: {why}")
+        self._do(self.machine.exited(name, 126, ok=False))
 
     def _nursery_done(self, kind: str, message: dict[str, Any]) -> None:
         if kind == "unforkable":
@@ -334,7 +347,7 @@ class Supervisor:
         heapq.heappush(self.timers, (time.monotonic() + seconds, len(self.timers), name))
 
     def _patience(self) -> float | None:
-        return max(0.0, self.timers[0][0] - time.monotonic()) if self.timers else None
+        return max(0.0, min(self.timers[0][0] - time.monotonic(), _LONGEST_WAIT)) if self.timers else None
 
     def _ring(self) -> None:
         while self.timers and self.timers[0][0] <= time.monotonic():
