@@ -13,7 +13,7 @@ import attrs
 from . import _fields
 from ._cluster import REPLICA_VARIABLE, RUN_VARIABLE
 from ._frozen import EMPTY, FrozenMap
-from ._model import ReplicaGroup
+from ._model import ReplicaGroup, Resources, RunPolicy
 from ._refusal import refuse, shown
 from ._registry import engines, get_backend, get_engine
 from .errors import InvalidJobError, UnknownEngineError, did_you_mean
@@ -91,9 +91,23 @@ def sort_keywords(
         elif key in engines:
             by_engine[key] = value
         else:
-            legal = [*roles, *options, *keys, *engines]
-            raise refuse(_fields.as_path(key), value, f"{backend.name} jobs have no such field.{_fields.nearest(key, legal)}")
+            end = _better_place(key, keywords, backend) or f".{_fields.nearest(key, [*roles, *options, *keys, *engines])}"
+            raise refuse(_fields.as_path(key), value, f"{backend.name} jobs have no such field{end}")
     return by_role, by_option, by_engine
+
+
+def _better_place(key: str, keywords: Mapping[str, Any], backend: Backend) -> str:
+    """
+    The end of a message about a keyword that belongs into another one; empty if it is known nowhere.
+    """
+    kinds = [("run_policy", RunPolicy), ("requests", Resources), ("limits", Resources)]
+    kinds += [(name, get_engine(name).options) for name in engines if engines.is_built_in(name)]
+    places = [f"{place}={{" for place, kind in kinds if key in _field_names(kind)]
+    if key in _field_names(ReplicaGroup) and key != "role":
+        role = next((role.name for role in backend.roles if role.name in keywords), backend.roles[0].name)
+        count = f"'replicas': {shown(keywords[role])}, " if is_count(keywords.get(role)) and key != "replicas" else ""
+        places.append(f"{role}={{{count}")
+    return f"; write {' or '.join(f'{place}{key!r}: {shown(keywords[key])}}}' for place in places)}." if places else ""
 
 
 def option_names(backend: Backend) -> list[str]:
@@ -102,7 +116,11 @@ def option_names(backend: Backend) -> list[str]:
     """
     if backend.options is None:
         return []
-    return [field.alias or field.name for field in attrs.fields(backend.options) if field.init]
+    return _field_names(backend.options)
+
+
+def _field_names(kind: type) -> list[str]:
+    return [field.alias or field.name for field in attrs.fields(kind) if field.init]
 
 
 # Replica groups

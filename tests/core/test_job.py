@@ -131,6 +131,22 @@ class TestKeywords:
         for word in ("Did you mean 'fan_out'?", "seed", "mode", "run_policy", "local", "paper"):
             assert word in str(error)
 
+    @pytest.mark.parametrize(
+        ("keywords", "said"),
+        [
+            ({"backoff_limit": 3}, "write run_policy={'backoff_limit': 3}."),
+            ({"cpu": 2}, "write requests={'cpu': 2} or limits={'cpu': 2}."),
+            ({"preload": False}, "write local={'preload': False}."),
+            ({"volumes": []}, "write worker={'replicas': 2, 'volumes': []}."),
+            ({"replicas": 3}, "write worker={'replicas': 3}."),
+        ],
+    )
+    def test_keywords_that_belong_into_others_name_those(self, keywords, said):
+        """
+        A field of a group or of the policies, a resource, or an option of an engine, is told with what to write instead.
+        """
+        assert str(refusal("tensorflow", worker=2, **keywords)).endswith(f": tensorflow jobs have no such field; {said}")
+
     def test_options_are_the_backends(self):
         """
         They may be given by keyword, as a mapping, as an object, or mixed; what is left out is at its default.

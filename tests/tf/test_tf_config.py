@@ -175,8 +175,8 @@ class TestValidation:
     @pytest.mark.parametrize(
         ("keywords", "field", "said"),
         [
-            ({"ps": 2}, "ps", r"ps: 2 replicas asked for, but .* neither a chief nor a worker; add them, e\.g\. chief=1, worker=2"),
-            ({"evaluator": 1, "worker": 0}, "evaluator", r"evaluator: 1 replicas asked for, but .*; add one, e\.g\. worker=2"),
+            ({"ps": 2}, "ps", r"ps=2: parameter servers only hold .* neither a chief nor a worker; add them, e\.g\. chief=1, worker=2"),
+            ({"evaluator": 1, "worker": 0}, "evaluator", r"evaluator=1: an evaluator only follows .*; add one, e\.g\. worker=2"),
             ({"worker": 1, "env": {"TF_CONFIG": "{}"}}, "env", r"env\['TF_CONFIG'\]='{}': tensorflow sets this variable"),
             ({"worker": {"replicas": 2, "env": {"TF_CONFIG": "x"}}}, "worker.env", r"worker\.env\['TF_CONFIG'\]"),
             ({"chief": 2}, "chief", "chief"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distrib import _flyte_wire
 from distrib._cluster import ClusterSpec, Replica
 from distrib._model import SuccessPolicy
+from distrib._refusal import refuse
 from distrib.backend import Backend, FlyteTask, Operator, Role
 from distrib.errors import InvalidJobError, UnsupportedError
 from distrib.manifests import operator_job
@@ -33,8 +34,8 @@ _ROLES = ("chief", "worker", "ps", "evaluator")
 #: What is missing beside a role that cannot be alone.
 _NEEDS_TRAINER = {
     "ps": "parameter servers only hold the variables of others, and the job has neither a chief nor a worker; "
-    "add them, e.g. chief=1, worker=2",
-    "evaluator": "an evaluator only follows the training of others, and the job has neither a chief nor a worker; add one, e.g. worker=2",
+    "add them, e.g. chief=1, worker=2.",
+    "evaluator": "an evaluator only follows the training of others, and the job has neither a chief nor a worker; add one, e.g. worker=2.",
 }
 
 
@@ -227,7 +228,7 @@ def _addresses_json(addresses: tuple[str, ...]) -> str:
 def _refuse_without_trainer(counts: Mapping[str, int]) -> None:
     for role, missing in _NEEDS_TRAINER.items():
         if counts.get(role):
-            raise InvalidJobError(f"{role}: {counts[role]} replicas asked for, but {missing}.", field=role, value=counts[role])
+            raise refuse(role, counts[role], missing)
     raise InvalidJobError("worker: the job has no replicas; write e.g. worker=2.", field="worker", value=0)
 
 
