@@ -156,5 +156,6 @@ def get_run(id: str) -> Run[Any]:
     """
     from ._registry import get_engine
 
-    engine, separator, _ = id.partition("://")
-    return get_engine(engine if separator else "local").get_run(id)
+    name = str(id)
+    engine, separator, _ = name.partition("://")
+    return get_engine(engine if separator else "local").get_run(name)

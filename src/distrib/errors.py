@@ -189,7 +189,7 @@ def _rebuild(kind: type[ReplicaFailedError], message: str, fields: dict[str, obj
     return error
 
 
-def did_you_mean(word: str, legal: Iterable[str]) -> str:
+def did_you_mean(word: object, legal: Iterable[str]) -> str:
     """
     The end of an error message: the nearest legal word, if one is near, and all of them.
 
@@ -200,6 +200,6 @@ def did_you_mean(word: str, legal: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     words = list(legal)
-    near = get_close_matches(word, words, n=1)
+    near = get_close_matches(word, words, n=1) if isinstance(word, str) else []
     question = f" Did you mean {near[0]!r}?" if near else ""
     return f"{question} Legal: {', '.join(words) or '(none)'}."

@@ -175,8 +175,11 @@ class TestWaiting:
                 RunTimeoutError, match=rf"^{run.id} is still running after 0.01 s; it goes on. Wait again, or cancel\(\) it.$"
             ):
                 wait(0.01)
-            with pytest.raises(TimeoutError):
-                wait(timeout=0)
+            for none in (0, -1):
+                with pytest.raises(TimeoutError):
+                    wait(timeout=none)
+            with pytest.raises(ValueError, match="timeout=nan: write seconds"):
+                wait(float("nan"))
         assert run.status().state in (RunState.PENDING, RunState.RUNNING)
         (meeting / "go").touch()
         assert run.result(PATIENCE) == "go"
@@ -290,8 +293,10 @@ class TestResults:
             results["worker"][3]
         with pytest.raises(LookupError, match=r"no replica has the role 'worke'. Did you mean 'worker'\? Legal: chief, worker, evaluator."):
             results["worke"]
-        with pytest.raises(LookupError):
-            results["ps"]
+        for odd in ("ps", 0):
+            with pytest.raises(LookupError, match=r"no replica has the role .* Legal: chief, worker, evaluator."):
+                results[odd]  # type: ignore[index]
+        assert repr(results) == "<Results: chief-0, worker-0, worker-1, worker-2, evaluator-0>"
 
     def test_missing(self, meeting: Path) -> None:
         """

@@ -90,6 +90,9 @@ class TestFinding:
         for name in ("not-there", "", ".", "..", "../runs/there", str(state / "runs" / "there"), "there/", "a\0b", "ü" * 300):
             with pytest.raises(LookupError, match=r"distrib.runs\(\) lists them all"):
                 distrib.get_run(name)
+        for odd in (None, 3, b"there"):
+            with pytest.raises(LookupError, match="no run is called"):
+                distrib.get_run(odd)  # type: ignore[arg-type]
         with pytest.raises(distrib.UnknownEngineError):
             distrib.get_run("lokal://there")
 

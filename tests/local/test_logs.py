@@ -466,6 +466,8 @@ class TestLogs:
         run = task(fates.name).submit()
         with pytest.raises(InvalidJobError, match=r"no replica is called 'wroker-1'. Did you mean 'worker-1'\? Legal: worker-0, worker-1."):
             run.logs("wroker-1")
+        with pytest.raises(InvalidJobError, match=r"no replica is called 1. Legal: worker-0, worker-1."):
+            run.logs(1)  # type: ignore[arg-type]
         run.wait(PATIENCE)
 
     def test_followed_from_a_thread(self, meeting: Path) -> None:

@@ -61,6 +61,9 @@ class NamedResults(Results[R_co]):
             raise LookupError(f"no replica has the role {role!r}.{did_you_mean(role, roles)}")
         return _Values(self, names)
 
+    def __repr__(self) -> str:
+        return f"<Results: {', '.join(name for name in self._names if self._has(name)) or 'none yet'}>"
+
     def items(self) -> Iterator[tuple[str, R_co]]:
         return ((name, load()) for _, name, load in self._all())
 

@@ -23,7 +23,7 @@ from ...errors import EngineError, RunFailedError, SubmitError
 from ._history import Progress, outdated, remove
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
-from ._stored import AWAKE_SECONDS, StoredRun, still_running
+from ._stored import AWAKE_SECONDS, StoredRun, deadline_of, still_running
 
 if TYPE_CHECKING:
     import socket
@@ -81,7 +81,7 @@ class LocalRun(StoredRun[R_co]):
     def wait(self, timeout: float | None = None) -> RunStatus:
         if not self._is_followed():
             return super().wait(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         while not self._done.wait(_patience(deadline)):
             if deadline is not None and time.monotonic() >= deadline:
                 raise still_running(self.id, timeout)

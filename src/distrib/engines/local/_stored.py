@@ -82,7 +82,7 @@ class StoredRun(Run[R_co]):
         return self._progress().status()
 
     def wait(self, timeout: float | None = None) -> RunStatus:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         while is_alive(self.folder):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -177,6 +177,15 @@ class StoredRun(Run[R_co]):
         finally:
             if ended is not None:
                 os.close(ended)
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """
+    When a wait of *timeout* seconds that begins now is over.
+    """
+    if timeout != timeout:  # noqa: PLR0124  # it is no number, and would never be over
+        raise ValueError("timeout=nan: write seconds, or None to wait for as long as it takes.")
+    return None if timeout is None else time.monotonic() + timeout
 
 
 def still_running(id: str, timeout: float | None) -> RunTimeoutError:
