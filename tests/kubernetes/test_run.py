@@ -18,7 +18,7 @@ from standin import RefusedError, StandIn, eventually, now
 from distrib import RunState
 from distrib.engines.kubernetes import _follower, _watch
 from distrib.engines.kubernetes._engine import KubernetesEngine
-from distrib.errors import InvalidJobError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
+from distrib.errors import EngineError, InvalidJobError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
 
 PATIENCE = 10.0
 
@@ -180,19 +180,26 @@ class TestTrouble:
         A run outlives the API server: what happened meanwhile is seen when it is back.
         """
         monkeypatch.setattr(_watch, "LONGEST_PAUSE", 0.2)
+        monkeypatch.setattr(_watch, "_WORTH_TELLING", 1)
         run = stage.submit(echo=True)
         stage.start(run)
         stage.followed()
         stage.standin.is_down = True
         stage.standin.cut()
-        time.sleep(1)
+        told = ""
+
+        def is_told() -> bool:
+            nonlocal told
+            told += capsys.readouterr().err
+            return "cannot be reached" in told or "broke" in told
+
+        eventually(is_told)
         stage.give("worker-1", 1)
         stage.give("worker-0", 2)
         stage.standin.is_down = False
         assert run.result(PATIENCE) == 2
-        told = capsys.readouterr().err
-        assert "cannot be reached" in told or "broke" in told
-        assert "the API server answers again" in told
+        told += capsys.readouterr().err
+        assert "trying again\ndistrib: the API server answers again\n" in told
 
     def test_who_may_not_look(self, stage: Stage) -> None:
         """
@@ -260,6 +267,56 @@ class TestCancelling:
         run.cancel(at_once=True)
         assert run.status().state is RunState.SUCCEEDED
         assert any(each.startswith("pods/") for each in stage.left())
+
+    def test_the_server_is_away(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        What could not be taken away is told, not passed over; asked again when the server is back, all of it goes.
+        """
+        monkeypatch.setattr(_watch, "LONGEST_PAUSE", 0.02)
+        run = stage.submit()
+        stage.start(run)
+        stage.followed()
+        stage.standin.is_down = True
+        with pytest.raises(EngineError, match="cancel it again"):
+            run.cancel()
+        stage.standin.is_down = False
+        run.cancel()
+        assert run.status().state is RunState.CANCELLED
+        assert stage.left() == []
+
+    def test_who_may_not(self, stage: Stage) -> None:
+        """
+        Whoever may not delete is told so.
+        """
+        run = stage.submit()
+        stage.start(run)
+        stage.followed()
+        stage.standin.refusals["delete", "jobs"] = [RefusedError(403, "Forbidden", 'User "me" cannot delete resource "jobs"')]
+        with pytest.raises(EngineError, match='cannot delete resource "jobs"'):
+            run.cancel()
+        assert "jobs/" in " ".join(stage.left())
+
+    def test_one_that_could_not_be_followed(self, stage: Stage) -> None:
+        """
+        A run that nobody could follow is taken away all the same.
+        """
+        stage.standin.refusals["list", "pods"] = [RefusedError(403, "Forbidden", "not yet")]
+        run = stage.submit()
+        assert isinstance(run.exception(PATIENCE), RunFailedError)
+        run.cancel()
+        assert stage.left() == []
+
+    def test_from_elsewhere(self, stage: Stage) -> None:
+        """
+        Who takes up a run that is over to cancel it leaves it, and its values, as they are.
+        """
+        run = stage.submit()
+        stage.succeed(run)
+        run.wait(PATIENCE)
+        other = KubernetesEngine().get_run(run.id)
+        other.cancel()
+        assert other.status().state is RunState.SUCCEEDED
+        assert other.result() == 0
 
     def test_somebody_else_deletes_it(self, stage: Stage) -> None:
         """

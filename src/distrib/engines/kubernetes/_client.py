@@ -30,7 +30,7 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
 _MOST_KEPT = 64
 _CHUNK = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 
 
 class ApiError(EngineError):
@@ -59,6 +59,13 @@ class ApiError(EngineError):
         Whether what was asked for does not exist.
         """
         return self.status == _NOT_FOUND
+
+    @property
+    def is_forbidden(self) -> bool:
+        """
+        Whether we may not ask for that.
+        """
+        return self.status == _FORBIDDEN
 
     @property
     def is_taken(self) -> bool:
@@ -215,9 +222,9 @@ class Client:
 
     def create(self, kind: Kind, namespace: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Make an object.
+        Make an object. A field that the server does not know is refused: by itself it would leave it out without a word.
         """
-        return self._json("create", kind, namespace, "POST", kind.path(namespace), body=data)
+        return self._json("create", kind, namespace, "POST", kind.path(namespace), query={"fieldValidation": "Strict"}, body=data)
 
     def patch(self, kind: Kind, namespace: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """

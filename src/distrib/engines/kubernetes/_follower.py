@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, time
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -35,8 +35,10 @@ GONE_SECONDS = 45.0
 #: What logs may take to arrive once the run is over.
 DRAIN_SECONDS = 5.0
 _TAIL_LINES = 20
-_TRIES = 6
+# Together about 20 seconds: an API server that is started again is back by then.
+_TRIES = 8
 
+T = TypeVar("T")
 Listener = Callable[[Pod, bool], None]
 
 
@@ -71,6 +73,8 @@ class Follower:
         self.done = threading.Event()
         #: Why the run has not succeeded.
         self.error: EngineError | None = None
+        #: Whether following has failed, so that the run may go on, whatever is known of it.
+        self.has_failed = False
         #: What is known; to be looked at under *lock*.
         self.state = State(about.shape)
         self.lock = threading.RLock()
@@ -140,6 +144,7 @@ class Follower:
             if self._show is not None:
                 self._show.end(self.state, verdict)
         except BaseException as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+            self.has_failed = True
             self.error = (
                 error if isinstance(error, EngineError) else RunFailedError(f"following the run failed: {type(error).__name__}: {error}")
             )
@@ -267,6 +272,8 @@ class Follower:
     # Taking the run away
 
     def _cancel(self, *, at_once: bool) -> None:
+        if not self.is_informed and self._was_over():
+            return
         if self.state.final is None:
             self.state.end_with(Verdict(state=RunState.CANCELLED, reason=f"cancel() was called{' at once' if at_once else ''}"))
         elif self._gone_at is None or not at_once:
@@ -274,42 +281,61 @@ class Follower:
         self._at_once = at_once
         self._take_away()
 
+    def _was_over(self) -> bool:
+        """
+        Whether the run is over, although its watches have not told so yet: then it stays as it is.
+        """
+        # Beside what is known: lists of the watches that are on their way may be older.
+        state = State(self.about.shape)
+        try:
+            for kind in (PODS, self.top):
+                state.take(self._list(kind))
+        except ApiError as error:
+            if not error.is_forbidden:  # whoever may not look may yet be allowed to delete
+                raise
+        return state.conclude() is not None
+
+    def _list(self, kind: Kind) -> News:
+        found = self._surely(lambda: self.client.list(kind, self.about.namespace, labelSelector=self.about.selector))
+        return News(kind, "LISTED", tuple(found.get("items") or ()))
+
     def _take_away(self) -> None:
         self._gone_at = monotonic() + GONE_SECONDS
-        namespace = self.about.namespace
-        names = sorted(self.state.tops) or sorted(self._find_tops())
-        for name in names:
-            self._surely(lambda name=name: self.client.delete(self.top, namespace, name))  # type: ignore[misc]
-        # The garbage collector may take its time; and it gives pods the grace that they ask for.
-        self._surely(lambda: self.client.delete_all(PODS, namespace, self.about.selector, 0 if self._at_once else None))
+        namespace, selector = self.about.namespace, self.about.selector
+        try:
+            for name in sorted(self.state.tops) or self._names_of_tops():
+                self._surely(lambda name=name: self.client.delete(self.top, namespace, name))  # type: ignore[misc]
+            # The garbage collector may take its time; and it gives pods the grace that they ask for.
+            self._surely(lambda: self.client.delete_all(PODS, namespace, selector, 0 if self._at_once else None))
+        except EngineError as error:
+            raise EngineError(
+                f"{error}. The run may go on: cancel it again, or use kubectl delete {self.top.plural} -n {namespace} -l {selector}"
+            ) from error
 
-    def _find_tops(self) -> list[str]:
-        found = self.client.list(self.top, self.about.namespace, labelSelector=self.about.selector)
-        return [one["metadata"]["name"] for one in found.get("items") or ()]
+    def _names_of_tops(self) -> list[str]:
+        return [each["metadata"]["name"] for each in self._list(self.top).objects]
 
     def _is_gone(self) -> bool:
         """
         Whether no pod is left, by what the server says: one may have been made at the last moment.
         """
         self._gone_at = monotonic() + GONE_SECONDS
-        found: list[dict[str, Any]] = []
-        self._surely(lambda: found.append(self.client.list(PODS, self.about.namespace, labelSelector=self.about.selector)))
-        self.state.take(News(PODS, "LISTED", tuple(found[-1].get("items") or ())))
+        self.state.take(self._list(PODS))
         if any(self.state.pods[uid].deleted is None for uid in set(self.state.pods) - self.state.gone):
             self._take_away()
         return not self.state.left
 
-    def _surely(self, act: Callable[[], object]) -> None:
-        for failures in range(1, _TRIES + 1):
+    def _surely(self, act: Callable[[], T]) -> T:
+        failures = 0
+        while True:
             try:
-                act()
+                return act()
             except (UnreachableError, ApiError) as error:  # noqa: PERF203  # that is what tries are for
+                failures += 1
                 hopeless = isinstance(error, ApiError) and error.status in (401, 403, 404)
                 if hopeless or failures == _TRIES:
                     raise
                 threading.Event().wait(pause_after(failures))
-            else:
-                return
 
     def _tail(self, pod: Pod) -> str:
         """

@@ -125,8 +125,14 @@ class KubernetesRun(Run[R_co]):
         return KubernetesResults(self.about.shape, self.follow().state.values())
 
     def cancel(self, *, at_once: bool = False) -> None:
-        self.follow().cancel(at_once=at_once)
+        with self._lock:
+            if self._follower is not None and self._follower.has_failed:  # nobody hears of it any more
+                self._follower, self._echo = None, False
+        follower = self.follow()
+        follower.cancel(at_once=at_once)
         self.wait()
+        if follower.has_failed and follower.error is not None:
+            raise follower.error.with_traceback(None)
 
     def events(self) -> Sequence[Event]:
         with self._knowing() as state:

@@ -27,6 +27,7 @@ class Show:
         self._echo = Echo(about.shape.names, sys.stdout)
         self._told: dict[str, str] = {}
         self._begun = time.monotonic()
+        self._is_lost = False
 
     def logs(self, name: str, data: bytes) -> None:
         """
@@ -44,9 +45,11 @@ class Show:
         """
         Tell that the server cannot be asked.
         """
-        if news.change == "LOST":
+        if news.change == "LOST" and not self._is_lost:  # several watches meet with the same
+            self._is_lost = True
             say(f"{news.error}; trying again")
-        elif news.change == "BACK":
+        elif news.change == "BACK" and self._is_lost:
+            self._is_lost = False
             say("the API server answers again")
         elif news.change == "REFUSED":
             say(f"{news.error}; going on without")
