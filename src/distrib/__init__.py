@@ -1,7 +1,20 @@
 """
-Distributed training with one decorator: TensorFlow, PyTorch, JAX and the backends of other packages, on this machine.
+Distributed training with one decorator: TensorFlow, PyTorch, JAX and the backends of other packages, on this machine, on
+Kubernetes and in Flyte.
 
-Names are loaded when they are first used, so that ``import distrib`` costs next to nothing.
+.. doctest::
+
+    >>> from distrib import distributed, replica
+    >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+    ... def who() -> str:
+    ...     return replica().name
+    >>> who()
+    'worker-0'
+    >>> list(who.submit().results())
+    ['worker-0', 'worker-1']
+
+Training code calls :func:`replica`, :func:`distrib.tensorflow.strategy` and :func:`distrib.pytorch.process_group`; what can go
+wrong is in :mod:`distrib.errors`. Names are loaded when they are first used, so that ``import distrib`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -139,6 +152,16 @@ def runs(engine: str = "local") -> Sequence[Run[Any]]:
     """
     The runs that an engine knows of, the newest first; also those of other processes.
 
+    .. doctest::
+
+        >>> import distrib
+        >>> distrib.launch(["true"], framework="tensorflow", worker=2, local={"echo": False})
+        >>> distrib.runs()[0].status().state
+        <RunState.SUCCEEDED: 'Succeeded'>
+
+    Args:
+        engine: The name of the engine.
+
     Raises:
         UnknownEngineError: There is no such engine.
     """
@@ -150,6 +173,17 @@ def runs(engine: str = "local") -> Sequence[Run[Any]]:
 def get_run(id: str) -> Run[Any]:
     """
     A run by its id: ``run.id`` of a local one, ``engine://…`` of any other.
+
+    .. doctest::
+
+        >>> import distrib
+        >>> distrib.launch(["true"], framework="tensorflow", worker=2, local={"echo": False})
+        >>> latest = distrib.runs()[0].id
+        >>> distrib.get_run(latest).id == latest
+        True
+
+    Args:
+        id: What ``run.id`` was in the program that submitted it.
 
     Raises:
         LookupError: There is none.

@@ -115,7 +115,17 @@ def _check_address(field: str, address: object, taken: set[str]) -> None:
 @attrs.frozen(kw_only=True)
 class Replica:
     """
-    One process of a run.
+    One process of a run: what :func:`replica` gives.
+
+    Where a node of PyTorch runs several processes, the node is the replica: *index* and *rank* are the node's for all of them,
+    and ``torch.distributed.get_rank()`` is the process's own. Only one of all the processes is the coordinator.
+
+    .. doctest::
+
+        >>> from distrib import ClusterSpec
+        >>> last = ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]}).replicas[-1]
+        >>> last.name, last.rank, last.world_size, last.address
+        ('worker-1', 2, 3, 'c:1')
 
     Args:
         role: E.g. ``"worker"``.

@@ -40,6 +40,22 @@ class DistributedTask(Generic[P, R_co]):
 
     Made by :func:`distributed`. It keeps the function's name, docstring and signature.
 
+    .. doctest::
+
+        >>> from distrib import distributed
+        >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+        ... def add(a: int, b: int) -> int:
+        ...     return a + b
+        >>> add(1, 2), add.submit(1, 2).result(), add.function(1, 2)
+        (3, 3, 3)
+        >>> add.options(chief=1).job
+        Job('tensorflow', chief=1, worker=2, local={'echo': False})
+        >>> add.on("local", grace_period=5).job
+        Job('tensorflow', worker=2, engine='local', local={'echo': False, 'grace_period': 5})
+        >>> print(add.plan(1, 2))
+        add: 2 replicas of tensorflow on this machine
+        ...
+
     Attributes:
         function: The plain function.
 
@@ -115,6 +131,11 @@ class DistributedTask(Generic[P, R_co]):
     def on(self, engine: str, **options: Any) -> DistributedTask[P, R_co]:
         """
         A copy bound to an engine and its options, which are added to those it has.
+
+        Args:
+            engine: Where it runs: ``"local"``, ``"kubernetes"``, or an engine of another package.
+
+            options: The engine's own options.
 
         Raises:
             UnknownEngineError: There is no such engine.
@@ -196,7 +217,7 @@ class DistributedTask(Generic[P, R_co]):
 
 def _from_flyte(config: object, **keywords: Any) -> Callable[[Callable[P, R]], DistributedTask[P, R]]:
     """
-    Make a function run as the job that a task config of Flyte's Kubeflow plugins describes: theirs, or :mod:`distrib.compat`'s.
+    Make a function run as the job that a task config of Flyte's Kubeflow plugins describes: theirs, or one of ``distrib.compat``.
 
     .. doctest::
 
@@ -348,11 +369,17 @@ def _check_engine_options(job: Job) -> None:
 def _check_function(function: Any) -> None:
     if not callable(function):
         raise InvalidJobError(f"@distributed decorates a function; this is {function!r}.", field="function", value=function)
+    if isinstance(function, DistributedTask):
+        raise InvalidJobError(
+            f"{function!r} is decorated already: write .options(...) for a copy with another job, .function for the plain function.",
+            field="function",
+            value=function,
+        )
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        kind = "a generator" if inspect.isgeneratorfunction(function) else "async"
+        kind, instead = ("a generator", "list") if inspect.isgeneratorfunction(function) else ("async", "asyncio.run")
         raise InvalidJobError(
             f"{getattr(function, '__name__', function)}() is {kind}: a replica runs a plain function and returns its value. "
-            "Wrap it in one, e.g. with asyncio.run().",
+            f"Wrap it in one, e.g. with {instead}().",
             field="function",
             value=function,
         )

@@ -24,6 +24,12 @@ class Role:
     """
     A kind of replica within a framework.
 
+    .. doctest::
+
+        >>> from distrib import Role
+        >>> Role("ps", service=True)
+        Role(name='ps', at_least=0, at_most=None, service=True)
+
     Args:
         name: E.g. ``"worker"``.
 

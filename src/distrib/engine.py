@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import attrs
@@ -40,7 +41,10 @@ class Call(Generic[R_co]):
         """
         The function's name, for people.
         """
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        function = self.function
+        while isinstance(function, partial):
+            function = function.func
+        return getattr(function, "__name__", type(function).__name__)
 
 
 class RunState(Enum):
@@ -154,6 +158,16 @@ class Results(ABC, Generic[R_co]):
 
     Where a replica runs several processes, each of them has a rank and a value of its own: iteration and :meth:`by_rank` give
     them all, ``results["worker"][1]`` is that of the first process of worker 1.
+
+    .. doctest::
+
+        >>> from distrib import distributed, replica
+        >>> @distributed(framework="tensorflow", chief=1, worker=2, local={"echo": False})
+        ... def square() -> int:
+        ...     return replica().rank ** 2
+        >>> results = square.submit().results()
+        >>> results.value, results["worker"][1], list(results), dict(results.items())
+        (0, 4, [0, 1, 4], {'chief-0': 0, 'worker-0': 1, 'worker-1': 4})
     """
 
     @property
@@ -194,7 +208,22 @@ class Results(ABC, Generic[R_co]):
 
 class Run(ABC, Generic[R_co]):
     """
-    One submission of a plan.
+    One submission of a plan: ``task.submit(...)`` gives it, and :func:`distrib.get_run` finds it again.
+
+    .. doctest::
+
+        >>> from distrib import distributed
+        >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+        ... def train(epochs: int) -> int:
+        ...     print(epochs, "epochs")
+        ...     return epochs
+        >>> run = train.submit(epochs=3)
+        >>> run.result(timeout=60)
+        3
+        >>> run.status().state.value, list(run.logs("worker-1"))
+        ('Succeeded', ['3 epochs'])
+
+    In async code ``await run`` gives the coordinator's value as well.
     """
 
     @property
@@ -237,7 +266,7 @@ class Run(ABC, Generic[R_co]):
     @abstractmethod
     def cancel(self, *, at_once: bool = False) -> None:
         """
-        Stop the run and wait until nothing of it is left. A run that is over stays as it is.
+        Stop the run and wait until nothing of it is left: SIGTERM, the grace period, SIGKILL. A run that is over stays as it is.
 
         Args:
             at_once: Leave out the grace period.

@@ -16,6 +16,19 @@ The tree; a name in parentheses is the built-in class that it also is::
         ├── RunCancelledError                    the run was cancelled
         └── RunFailedError                       the run failed
             └── ReplicaFailedError               … because of this replica
+
+.. doctest::
+
+    >>> from distrib import distributed
+    >>> from distrib.errors import ReplicaFailedError
+    >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+    ... def divide(by: int) -> float:
+    ...     return 1 / by
+    >>> try:
+    ...     divide(0)
+    ... except ReplicaFailedError as error:
+    ...     print(error.exit_code, repr(error.__cause__))
+    1 ZeroDivisionError('division by zero')
 """
 
 from __future__ import annotations
