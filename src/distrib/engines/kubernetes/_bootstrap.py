@@ -8,8 +8,9 @@ from typing import Final
 
 from ..._cluster import RUN_VARIABLE
 
-#: Where the Secret of the run is mounted.
+#: Where the Secret of the run is mounted, and the volume that it is.
 MOUNT: Final = "/var/run/distrib"
+CALL_VOLUME: Final = "distrib"
 #: The keys of the Secret.
 ORDERS_KEY: Final = "orders.json"
 CALL_KEY: Final = "call.pickle"

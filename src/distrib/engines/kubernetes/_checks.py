@@ -154,9 +154,13 @@ def _check_volumes(job: Job, group: ReplicaGroup) -> None:
         of = next(of for of in ("limits", "requests") if _asks_for_shared_memory(getattr(job, f"resources_{of}")(group.role)))
         field = f"{_place(group, of, _asks_for_shared_memory)}.shared_memory"
         raise UnsupportedError(f"{field}='0': Kubernetes has no way to take /dev/shm away. Leave it out, or give it a size.", field=field)
+    taken: set[str] = set()
     for place, volume in enumerate(group.volumes):
         path = posixpath.normpath(volume.mount_path)
         field = f"{group.role}.volumes[{place}].mount_path"
+        if path in taken:
+            raise refuse(field, volume.mount_path, "another volume is mounted there already; mount it elsewhere.")
+        taken.add(path)
         if path in ("/", "//"):
             raise refuse(field, volume.mount_path, "the image itself would be hidden; mount it at a folder.")
         if path == MOUNT or path.startswith(f"{MOUNT}/"):

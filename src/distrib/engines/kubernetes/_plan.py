@@ -37,6 +37,8 @@ _LONGEST_ABOUT = 128 * 1024
 _MESSAGES = 12 * 1024
 _MESSAGE = 4096
 _TEXT = "tag:yaml.org,2002:str"
+#: Text that some readers of YAML take for something else, kubectl among them: numbers such as 1e-3, and y for true.
+_AMBIGUOUS = re.compile(r"[-+.0-9].*|[yYnN]", re.DOTALL)
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +98,7 @@ class KubernetesPlan(Plan[R_co]):
         rendered = self.rendered
         head = [
             f"# {self.call.name}: {words} as {rendered.owner['kind']} in the namespace {self.options.namespace}",
-            "# Each run has six more digits in its name, and the call itself in its Secret.",
+            "# Submitting it puts six more digits behind the name, and the call itself into the Secret.",
         ]
         orders = secret(rendered.name, self.options.namespace, {})
         orders["stringData"] = {ORDERS_KEY: rendered.orders.to_json().decode()}
@@ -168,10 +170,14 @@ def as_yaml(objects: list[dict[str, Any]]) -> str:
         def ignore_aliases(self, _data: Any) -> bool:
             return True
 
-    # Lines as lines: the command of a pod is a program.
-    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style="|" if "\n" in text else None))
+    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style=_style(text)))
     text: str = yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=140)
     return text
+
+
+def _style(text: str) -> str | None:
+    # Lines as lines: the command of a pod is a program.
+    return "|" if "\n" in text else "'" if _AMBIGUOUS.fullmatch(text) else None
 
 
 def _name(job: Job, call: Call[Any], workload: Workload) -> str:

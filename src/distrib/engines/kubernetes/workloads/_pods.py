@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...._cluster import RUN_VARIABLE
 from ....manifests import escaped, pod_template
-from .._bootstrap import INDEX_VARIABLE, MOUNT, ROLE_VARIABLE, command
+from .._bootstrap import CALL_VOLUME, INDEX_VARIABLE, MOUNT, ROLE_VARIABLE, command
 from .._labels import ROLE_LABEL
 from .._patch import patched
 
 if TYPE_CHECKING:
     from ._base import Setting
 
-#: The volume of the run's Secret.
-CALL_VOLUME = "distrib"
 #: The name of the port at which the coordinator's pod listens for the others.
 CONTROL_PORT = "distrib"
 #: What the pod's own process needs after it has stopped the function's.

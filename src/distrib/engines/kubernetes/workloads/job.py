@@ -69,7 +69,7 @@ class JobWorkload(Workload):
 
     def _spec(self, setting: Setting, role: str) -> dict[str, Any]:
         spec = job_spec(setting, role)
-        spec["template"]["spec"].setdefault("subdomain", setting.name)
+        spec["template"]["spec"]["subdomain"] = setting.name
         return {**spec, "suspend": True} if setting.job.run_policy.suspend else spec
 
     def _service(self, setting: Setting) -> dict[str, Any]:

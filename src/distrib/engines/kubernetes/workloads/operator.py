@@ -65,6 +65,8 @@ class OperatorWorkload(Workload):
             replicas = spec[operator.replica_specs][operator.types[group.role]]
             _set_port(replicas["template"], operator, setting.port)
             replicas["template"] = dressed(setting, group.role, replicas["template"])
+            if setting.job.world_size > 1:
+                _check_probes(replicas["template"])
         return (setting.top(self.resource(backend), spec),)
 
     def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
@@ -95,6 +97,17 @@ def _operator(backend: Backend) -> Operator:
             field="kubernetes.workload",
         )
     return backend.operator
+
+
+def _check_probes(template: dict[str, Any]) -> None:
+    for container in template["spec"]["containers"]:
+        if "readinessProbe" in container:
+            field = f"kubernetes.pod_patch.spec.containers[{container['name']!r}].readinessProbe"
+            raise UnsupportedError(
+                f"{field}: the operator's Services know no pod that is not ready, and replicas look for each other before they are. "
+                "Leave it out, or run plain Jobs: kubernetes={'workload': 'job'}.",
+                field=field,
+            )
 
 
 def _set_port(template: dict[str, Any], operator: Operator, port: int) -> None:
