@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 __all__ = ["is_local", "is_of_tests", "pack_modules"]
@@ -62,8 +63,8 @@ def _places(top: str) -> list[Path]:
 
 
 def _files() -> Iterator[tuple[str, Path]]:
-    tops = {name.partition(".")[0] for name in list(sys.modules) if is_local(name)}
-    for path in (path for top in tops for path in _places(top) if not _is_installed(path)):
+    tops = {name.partition(".")[0] for name in list(sys.modules)}
+    for path in (path for top in tops if is_local(top) for path in _places(top) if not _is_installed(path)):
         if path.is_dir() or path.name == "__init__.py":
             yield from _of_package(path if path.is_dir() else path.parent)
         elif path.suffix == ".py":
@@ -92,7 +93,9 @@ def _is_small(path: Path) -> bool:
 
 def _is_installed(path: Path) -> bool:
     path = path.absolute()
-    kept = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(part in ("site-packages", "dist-packages") for part in path.parts) or any(
-        path.is_relative_to(folder) for folder in kept if folder
-    )
+    return any(part in ("site-packages", "dist-packages") for part in path.parts) or any(path.is_relative_to(kept) for kept in _kept())
+
+
+@cache  # asked for each module, and slow
+def _kept() -> frozenset[str]:
+    return frozenset(filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))))
