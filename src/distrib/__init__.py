@@ -1,6 +1,7 @@
 """
-Distributed training with one decorator: TensorFlow, PyTorch, JAX and the backends of other packages, on this machine, on
-Kubernetes and in Flyte.
+Distributed training with one decorator, on this machine, on Kubernetes and in Flyte.
+
+Frameworks are TensorFlow, PyTorch, JAX, and those of other packages' backends.
 
 .. doctest::
 
