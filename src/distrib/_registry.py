@@ -113,7 +113,8 @@ class Registry(Generic[T]):
             return getattr(import_module(module), attribute)
         entry_points = self._entry_points().get(name) or self._entry_points(again=True).get(name)
         if not entry_points:
-            raise self._unknown(f"{self._kind}={name!r}: no such {self._kind}.{did_you_mean(name, self)}")
+            others = [other for other in self if other != name]  # one may stand in under this name
+            raise self._unknown(f"{self._kind}={name!r}: no such {self._kind}.{did_you_mean(name, others)}")
         packages = " and ".join(_package(entry_point) for entry_point in entry_points)
         if len(entry_points) > 1:
             raise self._unknown(f"{self._kind}={name!r}: {packages} both bring a {self._kind} of this name; uninstall one of them.")

@@ -12,9 +12,10 @@ import broken_engines
 import pytest
 from broken_backends import Sound, SoundContract
 from broken_engines import LocalContract
-from hypothesis import settings
+from hypothesis import assume, settings
+from hypothesis import strategies as st
 
-from distrib.testing import BackendContract, EngineContract, LawBrokenError
+from distrib.testing import BackendContract, EngineContract, LawBrokenError, _law
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,21 @@ def contract(backend: Sound) -> SoundContract:
     return type("TestOne", (SoundContract,), {"backend": backend})()
 
 
+def test_slow_examples_are_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The limit on the time for making an example smaller counts from the first that fails, not from one that was passed over.
+    """
+    monkeypatch.setattr(_law, "_SHRINK_SECONDS", -1.0)
+
+    @_law.for_all(st.integers(0, 1))
+    def holds(number: int) -> None:
+        assume(number == 1)
+        assert number == 0
+
+    with pytest.raises(AssertionError):
+        holds()
+
+
 #: Laws about what is installed, as the sound ones are not.
 _OF_THE_INSTALLED = ("test_found_by_its_name", "test_another_process_finds_a_run")
 
@@ -67,6 +83,8 @@ class TestBackends:
         promise = getattr(BackendContract, kind.law).__doc__.strip()
         assert caught.value.law == promise
         assert str(caught.value).startswith(f"{name} (framework={kind.name!r}) breaks the law: {promise}")
+        assert "Traceback" not in str(caught.value)
+        assert "Hypothesis" not in str(caught.value)
 
     def test_every_law_is_broken_by_one(self) -> None:
         """

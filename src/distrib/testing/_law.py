@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure, UnsatisfiedAssumption
 
 __all__ = ["Contract", "LawBrokenError", "assert_frozen", "for_all", "law"]
 
@@ -21,6 +22,9 @@ __all__ = ["Contract", "LawBrokenError", "assert_frozen", "for_all", "law"]
 _UNKNOWABLE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example)
 
 _SHRINK_SECONDS = 5.0
+
+#: How Hypothesis begins the traceback of what has failed only once.
+_AGAIN = "Failed to reproduce exception"
 
 
 class LawBrokenError(AssertionError):
@@ -112,6 +116,8 @@ def _impatient(check: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             check(*args, **kwargs)
+        except UnsatisfiedAssumption:  # an example that does not count has not failed
+            raise
         except Exception:
             first.append(time.monotonic())
             failed.add(example)
@@ -126,9 +132,10 @@ def _promise(test: Callable[..., Any]) -> str:
 
 
 def _told(error: BaseException) -> str:
-    said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-    # Hypothesis puts the example there.
-    return "\n".join([said, *getattr(error, "__notes__", ())])
+    # What fails only once, because it has changed what comes next, Hypothesis wraps; the example is always in its notes.
+    cause = error.exceptions[0] if isinstance(error, FlakyFailure) else error
+    said = str(cause) if isinstance(cause, AssertionError) else f"{type(cause).__name__}: {cause}"
+    return "\n".join([said, *(note for note in getattr(error, "__notes__", ()) if not note.startswith(_AGAIN))])
 
 
 def assert_frozen(value: Any) -> None:
