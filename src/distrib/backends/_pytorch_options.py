@@ -4,6 +4,7 @@ What PyTorch takes besides its roles: how many processes and nodes, and the sett
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,12 @@ __all__ = ["Elastic", "PyTorchOptions", "check_agreement"]
 
 _WORDS = ("auto", "gpu", "cpu")
 _START_METHODS = ("fork", "spawn")
-#: The settings of the rendezvous "c10d".
-_RENDEZVOUS = (
+#: The settings of the rendezvous "c10d": whole numbers, and others.
+_NUMBERS = (
     *("join_timeout", "last_call_timeout", "close_timeout", "heartbeat_timeout", "read_timeout"),
-    *("keep_alive_interval", "keep_alive_max_attempt", "cas_backoff_max_seconds", "is_host", "store_type", "timeout"),
+    *("keep_alive_interval", "keep_alive_max_attempt"),
 )
+_RENDEZVOUS = (*_NUMBERS, "cas_backoff_max_seconds", "is_host", "store_type", "timeout")
 
 
 def _nproc(value: int | str) -> int | str:
@@ -138,14 +140,17 @@ class Elastic:
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
     """
-    Refuse a slip, which PyTorch would pass over; another version may know more, so what is like none of these is left alone.
+    Refuse a slip, which PyTorch would pass over or tell of when it has been started; another version may know more, so what is
+    like none of these is left alone.
     """
     from difflib import get_close_matches
 
-    for name in settings.keys() - set(_RENDEZVOUS):
-        meant = get_close_matches(name, _RENDEZVOUS, n=1, cutoff=0.75)
-        if meant:
-            raise refuse(f"rdzv_configs[{name!r}]", settings[name], f"no such setting. Did you mean {meant[0]!r}?")
+    for name, value in settings.items():
+        near = get_close_matches(name, _RENDEZVOUS, n=1, cutoff=0.75) or [known for known in _RENDEZVOUS if known.startswith(name)]
+        if name not in _RENDEZVOUS and near:
+            raise refuse(f"rdzv_configs[{name!r}]", value, f"no such setting. Did you mean {near[0]!r}?")
+        if name in _NUMBERS and not re.fullmatch("0*[1-9][0-9]*", str(value)):
+            raise refuse(f"rdzv_configs[{name!r}]", value, "write a whole number, 1 or more.")
 
 
 def _elastic(value: Elastic | Mapping[str, Any] | None) -> Elastic | None:
