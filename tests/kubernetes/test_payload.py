@@ -149,7 +149,7 @@ def test_a_storage_that_the_pod_cannot_read(tmp_path: Path) -> None:
     [
         ("file:///proc/none", SubmitError, "cannot be written"),
         ("s4://bucket", SubmitError, "s4"),
-        ("oss://bucket", MissingDependencyError, "oss"),
+        ("oss://bucket", MissingDependencyError, "python -m pip install ossfs"),
     ],
 )
 def test_a_storage_that_cannot_be_written(storage: str, error: type[Exception], words: str) -> None:

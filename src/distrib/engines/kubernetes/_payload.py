@@ -157,9 +157,7 @@ def _store(url: str, data: bytes) -> None:
 
     try:
         _storage.write(url, data)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"kubernetes.storage: {url} needs a package that is not installed: {error}", name=error.name or "fsspec"
-        ) from error
+    except MissingDependencyError:
+        raise
     except Exception as error:  # the storage's own library decides what it raises
         raise SubmitError(f"kubernetes.storage: {url} cannot be written: {type(error).__name__}: {error}") from error

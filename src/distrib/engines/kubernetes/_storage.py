@@ -4,7 +4,11 @@ The run's folder in a storage that both the pods and the client can reach: what 
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from contextlib import AbstractContextManager
+from typing import IO, Any, cast
+
+from ...errors import MissingDependencyError
 
 __all__ = ["read", "write"]
 
@@ -12,12 +16,11 @@ __all__ = ["read", "write"]
 def write(url: str, data: bytes) -> None:
     """
     Keep *data* at *url*, which ``fsspec`` understands; folders are made.
-    """
-    import fsspec
 
-    system, path = fsspec.core.url_to_fs(url)
-    system.makedirs(system._parent(path), exist_ok=True)  # noqa: SLF001  # has no other name
-    with system.open(path, "wb") as file:
+    Raises:
+        MissingDependencyError: A package for that kind of storage is not installed. All else is the storage's own.
+    """
+    with _opened(url, "wb") as file:
         file.write(data)
 
 
@@ -25,8 +28,21 @@ def read(url: str) -> bytes:
     """
     The inverse of :func:`write`.
     """
-    import fsspec
+    with _opened(url, "rb") as file:
+        return bytes(file.read())
 
-    with fsspec.open(url, "rb") as file:
-        data: Any = file.read()
-    return bytes(data)
+
+def _opened(url: str, mode: str) -> AbstractContextManager[IO[Any]]:
+    try:
+        import fsspec
+
+        return cast("AbstractContextManager[IO[Any]]", fsspec.open(url, mode))
+    except ImportError as error:
+        # Of fsspec itself, or in its words: "Install s3fs to access S3".
+        wanted = re.search(r"[Ii]nstall ([\w.-]+)", str(error))
+        package = error.name or (wanted[1] if wanted else "fsspec")
+        raise MissingDependencyError(
+            f"kubernetes.storage: {url} needs a package that is not installed ({error}). "
+            f"Install it here and in the image with: python -m pip install {package}",
+            name=package,
+        ) from error
