@@ -73,7 +73,7 @@ class Job:
 
     .. doctest::
 
-        >>> from distrib._job import Job
+        >>> from distrib import Job
         >>> job = Job("tensorflow", chief=1, worker={"replicas": 2, "requests": {"cpu": 4}}, local={"grace_period": 5})
         >>> job
         Job('tensorflow', chief=1, worker={'replicas': 2, 'requests': Resources(cpu='4')}, local={'grace_period': 5})

@@ -131,7 +131,7 @@ class Resources:
 
     .. doctest::
 
-        >>> from distrib._model import Resources
+        >>> from distrib import Resources
         >>> Resources(cpu=0.5, memory="2048Mi", gpu=1)
         Resources(cpu='500m', memory='2Gi', gpu=1)
     """
@@ -223,7 +223,7 @@ class Toleration:
 
     .. doctest::
 
-        >>> from distrib._model import Toleration
+        >>> from distrib import Toleration
         >>> Toleration(key="nvidia.com/gpu", operator="exists", effect="NoSchedule")
         Toleration(key='nvidia.com/gpu', operator='Exists', effect='NoSchedule')
     """
@@ -275,7 +275,7 @@ class Volume:
 
     .. doctest::
 
-        >>> from distrib._model import Volume
+        >>> from distrib import Volume
         >>> Volume(mount_path="/data", claim="datasets", read_only=True)
         Volume(mount_path='/data', claim='datasets', read_only=True)
     """
@@ -349,7 +349,8 @@ class ReplicaGroup:
 
         limits: What each replica may use at most.
 
-        restart_policy: When a replica that has ended is started again; None leaves it to the framework.
+        restart_policy: When a replica that has ended is started again; None: never; on Kubernetes ``ExitCode`` for elastic
+            training that goes on with fewer nodes.
 
         env: Environment variables, over those of the job.
 
@@ -373,7 +374,7 @@ class ReplicaGroup:
 
     .. doctest::
 
-        >>> from distrib._model import ReplicaGroup
+        >>> from distrib import ReplicaGroup
         >>> ReplicaGroup(role="worker", replicas=2, requests={"cpu": 4}, restart_policy="on_failure")
         ReplicaGroup(role='worker', replicas=2, requests=Resources(cpu='4'), restart_policy='OnFailure')
     """
@@ -467,7 +468,7 @@ class RunPolicy:
 
     .. doctest::
 
-        >>> from distrib._model import RunPolicy
+        >>> from distrib import RunPolicy
         >>> RunPolicy(backoff_limit=3, clean_pod_policy="all")
         RunPolicy(clean_pod_policy='All', backoff_limit=3)
     """

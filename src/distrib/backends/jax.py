@@ -32,7 +32,7 @@ class JaxBackend(Backend):
 
     .. doctest::
 
-        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib import ClusterSpec
         >>> from distrib.backends.jax import JaxBackend
         >>> cluster = ClusterSpec({"worker": ["10.0.0.1:6666", "10.0.0.2:6666"]})
         >>> JaxBackend().environment(cluster.replicas[1], cluster)

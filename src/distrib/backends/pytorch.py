@@ -40,7 +40,7 @@ class PyTorchBackend(Backend):
 
     .. doctest::
 
-        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib import ClusterSpec
         >>> from distrib.backends.pytorch import PyTorchBackend
         >>> cluster = ClusterSpec({"master": ["10.0.0.1:23456"], "worker": ["10.0.0.2:23456"]})
         >>> seen = PyTorchBackend().environment(cluster.replicas[1], cluster)

@@ -48,7 +48,7 @@ class TensorFlowBackend(Backend):
 
     .. doctest::
 
-        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib import ClusterSpec
         >>> from distrib.backends.tensorflow import TensorFlowBackend
         >>> cluster = ClusterSpec({"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]})
         >>> TensorFlowBackend().environment(cluster.replicas[1], cluster)["TF_CONFIG"]
@@ -156,7 +156,7 @@ def operator_tf_config(replica: Replica, cluster: ClusterSpec) -> str | None:
 
     .. doctest::
 
-        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib import ClusterSpec
         >>> from distrib.backends.tensorflow import operator_tf_config
         >>> cluster = ClusterSpec({"worker": ["w:1"], "evaluator": ["e:1"]})
         >>> operator_tf_config(cluster.replicas[0], cluster)
@@ -175,7 +175,7 @@ def visible_cluster(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, C
 
     .. doctest::
 
-        >>> from distrib._cluster import ClusterSpec
+        >>> from distrib import ClusterSpec
         >>> from distrib.backends.tensorflow import visible_cluster
         >>> cluster = ClusterSpec({"worker": ["w:1"], "evaluator": ["e:1", "f:1"]})
         >>> visible_cluster(cluster.replicas[0], cluster)
