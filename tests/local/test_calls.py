@@ -467,6 +467,27 @@ class TestWhatCannotBePickled:
         """)
         assert done.stdout.startswith("the global LOCK of helper() cannot be sent to the replicas: a lock cannot be pickled")
 
+    def test_default(self) -> None:
+        """
+        The value that a parameter has by default is named.
+        """
+
+        def train(*, lock: Any = threading.Lock()) -> None:  # noqa: B008  # one that is made here
+            lock.acquire()
+
+        with pytest.raises(InvalidJobError, match=r"^the default of lock of train\(\) cannot be sent .* a lock cannot"):
+            task(train).submit()
+
+    def test_argument_of_a_partial(self) -> None:
+        """
+        What a partial holds is named by its place or its keyword.
+        """
+        lock = threading.Lock()
+        with pytest.raises(InvalidJobError, match=r"^argument 1 of the partial add\(\) cannot be sent .* a lock cannot"):
+            task(functools.partial(fates.add, 1, lock)).submit()
+        with pytest.raises(InvalidJobError, match=r"^argument b of the partial add\(\) cannot be sent .* a lock cannot"):
+            task(functools.partial(fates.add, b=lock)).submit(1)
+
     def test_object_of_a_method(self) -> None:
         """
         The object of a bound method is named.
@@ -513,6 +534,39 @@ class TestWrongCalls:
             with pytest.raises(TypeError, match=message):
                 way(*args, **kwargs)
         assert distrib.runs() == []
+
+
+def _numbers() -> Any:
+    yield 1
+
+
+async def _later() -> None: ...
+
+
+class TestWrongFunctions:
+    @pytest.mark.parametrize(
+        ("function", "said"),
+        [
+            (3, "decorates a function; this is 3"),
+            (classmethod(fates.name), "decorates a function; this is <classmethod"),
+            (_numbers, r"_numbers\(\) is a generator: .* e.g. with list\(\)"),
+            (_later, r"_later\(\) is async: .* e.g. with asyncio.run\(\)"),
+            (task(fates.name), r"<name: distributed tensorflow, worker=2> is decorated already: write .options"),
+        ],
+    )
+    def test_are_refused(self, function: Any, said: str) -> None:
+        """
+        What is no plain function is refused where it is decorated, and told what to write instead.
+        """
+        with pytest.raises(InvalidJobError, match=said):
+            task(function)
+
+    def test_framework_is_missing(self) -> None:
+        """
+        A decorator that was given no framework says how it is given one.
+        """
+        with pytest.raises(InvalidJobError, match=r"needs a framework: write @distributed\(framework='tensorflow', worker=2\)"):
+            distrib.distributed(fates.name)  # type: ignore[arg-type]
 
 
 class TestCallers:

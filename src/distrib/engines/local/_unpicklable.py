@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,16 @@ def explain(call: Call[Any], error: Exception) -> InvalidJobError:
 def _suspects(call: Call[Any]) -> Iterator[_Suspect]:
     for name, value in _arguments(call):
         yield name, f"argument {name} of {call.name}()", value
-    owner = getattr(call.function, "__self__", None)
+    # What stands in the place of a function holds it under this name.
+    function = getattr(call.function, "function", call.function)
+    while isinstance(function, partial):
+        given = [*((str(place), value) for place, value in enumerate(function.args)), *function.keywords.items()]
+        yield from ((name, f"argument {name} of the partial {call.name}()", value) for name, value in given)
+        function = function.func
+    owner = getattr(function, "__self__", None)
     if owner is not None:
         yield "self", f"the object of the method {call.name}()", owner
-    yield from _variables(getattr(call.function, "__func__", call.function), set())
+    yield from _variables(getattr(function, "__func__", function), set())
 
 
 def _arguments(call: Call[Any]) -> Iterator[tuple[str, Any]]:
@@ -78,10 +85,12 @@ def _variables(function: Callable[..., Any], seen: set[int]) -> Iterator[_Suspec
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         with suppress(ValueError):  # not filled yet
             own[variable] = cell.cell_contents
+    defaults = [each for each in inspect.signature(function).parameters.values() if each.default is not each.empty]
     used = sorted(_globals_used(function.__code__) & function.__globals__.keys())
     shared = {variable: function.__globals__[variable] for variable in used}
     found = [(variable, f"the variable {variable} of {name}()", value) for variable, value in own.items()]
     found += [(variable, f"the global {variable} of {name}()", value) for variable, value in shared.items()]
+    found += [(each.name, f"the default of {each.name} of {name}()", each.default) for each in defaults]
     for _, _, value in found:
         yield from _variables(value, seen)
     yield from found
