@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._cluster import REPLICA_VARIABLE, encode_cluster, encode_replica
@@ -151,8 +151,8 @@ def _check_labels(group: ReplicaGroup) -> None:
 def _check_volumes(job: Job, group: ReplicaGroup) -> None:
     size = shared_memory(job, group.role)
     if size is not None and nano(size) == 0:
-        of = next(of for of in ("limits", "requests") if _asks_for_shared_memory(getattr(job, f"resources_{of}")(group.role)))
-        field = f"{_place(group, of, _asks_for_shared_memory)}.shared_memory"
+        of = next(of for of in ("limits", "requests") if _has(getattr(job, f"resources_{of}")(group.role), "shared_memory"))
+        field = _place(group, of, "shared_memory")
         raise UnsupportedError(f"{field}='0': Kubernetes has no way to take /dev/shm away. Leave it out, or give it a size.", field=field)
     taken: set[str] = set()
     for place, volume in enumerate(group.volumes):
@@ -186,7 +186,7 @@ def _check_huge_pages(job: Job, group: ReplicaGroup, of: str) -> None:
         _, found, page = name.partition("hugepages-")
         if not found:
             continue
-        field = f"{_place(group, of, lambda own, name=name: name in own.extended)}.extended[{name!r}]"
+        field = _place(group, of, f"extended[{name!r}]")
         if nano(page) == 0 or nano(amount) % nano(page):
             raise refuse(field, amount, f"write a multiple of the page's size, {page}.")
         others = {**resource_list(job.resources_requests(group.role)), **resource_list(job.resources_limits(group.role))}
@@ -194,13 +194,12 @@ def _check_huge_pages(job: Job, group: ReplicaGroup, of: str) -> None:
             raise refuse(field, amount, "Kubernetes gives huge pages only to those that ask for cpu or memory too; add either.")
 
 
-def _asks_for_shared_memory(resources: Resources | None) -> bool:
-    return resources is not None and resources.shared_memory is not None
+def _has(resources: Resources | None, amount: str) -> bool:
+    return resources is not None and amount in (path for path, _, _ in resources.amounts())
 
 
-def _place(group: ReplicaGroup, of: str, holds: Callable[[Resources], bool]) -> str:
+def _place(group: ReplicaGroup, of: str, amount: str) -> str:
     """
-    Where users have written resources of which *holds* is true: in the group, else in the job.
+    Where users have written an amount: in the group, else in the job.
     """
-    own: Resources | None = getattr(group, of)
-    return f"{group.role}.{of}" if own is not None and holds(own) else of
+    return f"{group.role}.{of}.{amount}" if _has(getattr(group, of), amount) else f"{of}.{amount}"

@@ -29,6 +29,8 @@ _KEYS = {
     "volumeDevices": "devicePath",
 }
 _DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
+#: The item of a list that says that the others are all there is.
+_ANEW = {_DIRECTIVE: "replace"}
 _WHERE = "kubernetes.pod_patch"
 
 #: What a patch leaves alone, and how else it is said: of the pod,
@@ -61,7 +63,7 @@ def patched(template: dict[str, Any], patch: Mapping[str, Any], container: str) 
     """
     given = thaw(patch)
     for each in given.get("spec", {}).get("containers") or []:
-        if isinstance(each, dict) and each.get("name", "*") == "*":
+        if isinstance(each, dict) and each != _ANEW and each.get("name", "*") == "*":
             each["name"] = container
     merged = _merge_mapping(template, given, _WHERE)
     _check(template, merged, container)
@@ -149,9 +151,9 @@ def _merge_mapping(base: dict[str, Any], patch: dict[str, Any], where: str) -> d
 
 
 def _merge_list(base: list[Any], patch: list[Any], key: str, where: str) -> list[Any]:
-    if {_DIRECTIVE: "replace"} in patch:
+    if _ANEW in patch:
         base = []
-        patch = [item for item in patch if item != {_DIRECTIVE: "replace"}]
+        patch = [item for item in patch if item != _ANEW]
     merged = list(base)
     for place, item in enumerate(patch):
         if not isinstance(item, dict) or item.get(key) is None:
