@@ -5,6 +5,9 @@ Credentials and requests.
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 from standin import RefusedError, StandIn
 
+from distrib.engines.kubernetes import _client
 from distrib.engines.kubernetes._client import JOBS, PODS, SECRETS, ApiError, Client, UnreachableError, default_namespace
 from distrib.errors import EngineError, MissingDependencyError
 
@@ -28,6 +32,17 @@ with open(sys.argv[1]) as file:
 status = {"token": f"token-{number}", "expirationTimestamp": sys.argv[2] if number == 1 else sys.argv[3]}
 print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}))
 """
+
+
+def certified(path: Path) -> ssl.SSLContext:
+    """What a server on loopback needs for TLS; its certificate is written to *path*."""
+    key, certificate = path.with_name("server.key"), path
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=standin", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*words, *names], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 class TestCredentials:
@@ -95,6 +110,48 @@ class TestCredentials:
         standin.tokens = {"Bearer new"}
         standin.kubeconfig(Path(path), {"token": "new"})
         assert client.list(PODS, "here")["items"] == []
+
+    def test_token_file(self, standin: StandIn, tmp_path: Path) -> None:
+        """
+        A token that somebody writes anew into a file is read again when the server does not take the old one any more.
+        """
+        file = tmp_path / "token"
+        file.write_text("old", encoding="utf-8")
+        standin.tokens = {"Bearer old"}
+        client = Client(standin.kubeconfig(tmp_path / "with-file", {"tokenFile": str(file)}))
+        client.list(PODS, "here")
+        standin.tokens = {"Bearer new"}
+        file.write_text("new", encoding="utf-8")
+        assert client.list(PODS, "here")["items"] == []
+
+    @pytest.mark.skipif(shutil.which("openssl") is None, reason="making a certificate takes openssl")
+    def test_within_a_cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Without a kubeconfig, a pod's own account is taken: its certificate, its namespace, and its token, which is exchanged in time.
+        """
+        from kubernetes.config import incluster_config
+
+        account = tmp_path / "serviceaccount"
+        account.mkdir()
+        standin = StandIn(certified(account / "ca.crt"))
+        (account / "token").write_text("old", encoding="utf-8")
+        (account / "namespace").write_text("team-a", encoding="utf-8")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(standin.port))
+        monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(account / "token"))
+        monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(account / "ca.crt"))
+        monkeypatch.setattr(_client, "_ACCOUNT", account)
+        try:
+            standin.tokens = {"bearer old"}
+            client = Client()
+            assert client.list(PODS, "here")["items"] == []
+            standin.tokens = {"bearer new"}
+            (account / "token").write_text("new", encoding="utf-8")
+            assert client.list(PODS, "here")["items"] == []
+            assert default_namespace() == "team-a"
+        finally:
+            standin.close()
 
     def test_default_namespace(self, standin: StandIn, tmp_path: Path) -> None:
         """

@@ -201,8 +201,11 @@ class Client:
         self._host = str(self._configuration.host).rstrip("/")
 
     def _headers(self) -> dict[str, str]:
-        with self._lock:  # a plug-in that fetches a new token runs once
-            settings = self._configuration.auth_settings()
+        try:
+            with self._lock:  # a plug-in that fetches a new token runs once
+                settings = self._configuration.auth_settings()
+        except Exception as error:  # the package raises whatever it meets
+            raise EngineError(f"the credentials for {self._host} cannot be renewed: {_words(error)}") from error
         found = {one["key"]: one["value"] for one in settings.values() if one["in"] == "header" and one["value"]}
         return {"Accept": "application/json", "User-Agent": "distrib", **found}
 

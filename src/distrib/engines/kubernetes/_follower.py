@@ -16,7 +16,7 @@ import attrs
 from ...engine import RunState
 from ...errors import EngineError, RunFailedError
 from ._about import About
-from ._client import EVENTS, PODS, ApiError, Client, Kind, UnreachableError
+from ._client import EVENTS, PODS, ApiError, Client, Kind
 from ._failure import error_of
 from ._logs import Logs, read_all
 from ._seen import Pod, seconds_of
@@ -330,7 +330,7 @@ class Follower:
         while True:
             try:
                 return act()
-            except (UnreachableError, ApiError) as error:  # noqa: PERF203  # that is what tries are for
+            except EngineError as error:  # noqa: PERF203  # that is what tries are for
                 failures += 1
                 hopeless = isinstance(error, ApiError) and error.status in (401, 403, 404)
                 if hopeless or failures == _TRIES:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from time import monotonic, time
 
-from ._client import ApiError, Client, UnreachableError
+from ...errors import EngineError
+from ._client import ApiError, Client
 from ._seen import Pod
 from ._watch import pause_after
 
@@ -199,9 +200,6 @@ class Reader:
                 was_done = self._is_done(number)
                 self._read_once(cursor, previous=is_last, follow=not was_done)
                 failures, complete = 0, was_done or (not self._is_cut and self._has_all(number, time() + self._client.skew))
-            except UnreachableError:
-                failures += 1
-                self._await_change(self._versions, pause_after(failures))
             except ApiError as error:
                 failures += 1
                 if error.status == _ABSENT or self._gone:
@@ -213,6 +211,9 @@ class Reader:
                         break
                 elif is_last or self._pod.restarts <= number:  # nothing is kept of it
                     break
+            except EngineError:  # the connection broke, or the credentials are being exchanged
+                failures += 1
+                self._await_change(self._versions, pause_after(failures))
         rest = cursor.end()
         if rest:
             self._show(self._pod.replica, rest)
