@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from flyteidl.admin.task_pb2 import TaskSpec
 from flytekit import task
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
-from flytekit.core.context_manager import FlyteEntities
+from flytekit.core.context_manager import FlyteContextManager, FlyteEntities
 from flytekit.tools.translator import get_serializable
+from google.protobuf.json_format import MessageToJson
 
 from distrib import Job
 from distrib._quantity import nano
 
-__all__ = ["DEFAULT_IMAGE", "PLATFORM", "Group", "Judge", "expected", "found", "serialized"]
+__all__ = ["DEFAULT_IMAGE", "PLATFORM", "Group", "Judge", "as_told_to", "elasticity", "expected", "found", "overrides", "serialized"]
+
+#: What a group has said before there was ``common``.
+OLD_FIELDS = ("replicas", "image", "resources", "restartPolicy")
 
 DEFAULT_IMAGE = "registry.example/default:1"
 SETTINGS = SerializationSettings(
@@ -45,13 +50,42 @@ def serialized(config: Any, **keywords: Any) -> bytes:
     """
     The task of a job, or of whatever stands for one, as Flyte is given it.
     """
+    made = _made_of(config, keywords)
+    message: bytes = get_serializable(OrderedDict(), SETTINGS, made).to_flyte_idl().SerializeToString()
+    return message
+
+
+def _made_of(config: Any, keywords: Mapping[str, Any]) -> Any:
     with warnings.catch_warnings():
         # increase_shared_mem, which is on by itself in the plug-in for PyTorch.
         warnings.simplefilter("ignore", UserWarning)
         made = task(task_config=config, **keywords)(train)
-        FlyteEntities.entities.remove(made)
-        message: bytes = get_serializable(OrderedDict(), SETTINGS, made).to_flyte_idl().SerializeToString()
-    return message
+    FlyteEntities.entities.remove(made)
+    return made
+
+
+def overrides(config: Any, **words: Any) -> str:
+    """
+    What Flyte is told of a node in a workflow whose task has these ``with_overrides``.
+    """
+    context = FlyteContextManager.current_context()
+    with FlyteContextManager.with_context(context.with_compilation_state(context.new_compilation_state())) as inside:
+        node = _made_of(config, {}).compile(inside, x=1).ref.node.with_overrides(**words)
+        told: str = MessageToJson(get_serializable(OrderedDict(), SETTINGS, node).to_flyte_idl().task_node.overrides)
+    return told
+
+
+def as_told_to(message: bytes, *, new: bool) -> bytes:
+    """
+    The task without the form of its groups that a new Flyte, or an old one, does not look at.
+    """
+    spec = TaskSpec.FromString(message)
+    for key, value in spec.template.custom.fields.items():
+        if key.endswith("Replicas"):
+            for name in OLD_FIELDS if new else ("common",):
+                value.struct_value.fields.pop(name, None)
+    rest: bytes = spec.SerializeToString()
+    return rest
 
 
 @attrs.frozen
@@ -119,6 +153,18 @@ def expected(job: Job) -> dict[str, Group]:
         specs["Master"] = {**specs["Worker"], "replicas": 1}
         specs["Worker"] = {**specs["Worker"], "replicas": workers - 1}
     return {kind: _group(spec, _filled(_container(spec).get("resources", {}))) for kind, spec in specs.items() if spec["replicas"]}
+
+
+def elasticity(resource: Mapping[str, Any]) -> dict[str, Any] | None:
+    """
+    How many nodes and processes there may be, and how they meet. What is left open by ours stands for the operator's default.
+    """
+    policy = resource["spec"].get("elasticPolicy")
+    if policy is None:
+        return None
+    names = ("minReplicas", "maxReplicas", "maxRestarts", "rdzvBackend")
+    processes = policy.get("nProcPerNode", resource["spec"].get("nprocPerNode"))
+    return {**{name: policy[name] for name in names}, "processes": str(processes)}
 
 
 def _specs(resource: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from judging import PLATFORM, Judge, expected, found, serialized
+from judging import PLATFORM, Judge, elasticity, expected, found, serialized
 
 from distrib import Job, ReplicaGroup, RunPolicy
 from distrib._flyte_wire import GROUP_FIELDS, RESOURCES
@@ -23,6 +23,8 @@ CHOICE: dict[str, Any] = {
     "evaluator": 1,
 }
 POLICY = {"clean_pod_policy": "All", "ttl_seconds_after_finished": 60, "active_deadline_seconds": 3600, "backoff_limit": 4}
+#: Elastic jobs have no time to live: the operator would not heed it.
+BOUNDS = {"active_deadline_seconds": 3600, "backoff_limit": 4}
 JOBS = {
     "a worker": Job("tensorflow", worker=1),
     "a lone chief": Job("tensorflow", chief={"replicas": 1, "image": "c:1", "requests": {"cpu": 3}}),
@@ -43,7 +45,8 @@ JOBS = {
     "workers of PyTorch": Job("pytorch", worker={"replicas": 3, "requests": {"gpu": 8}}, image="torch:1", run_policy=POLICY),
     "processes": Job("pytorch", worker=2, nproc_per_node=4),
     "elastic": Job("pytorch", elastic={"min_nodes": 2, "nproc_per_node": 2}),
-    "elastic, more": Job("pytorch", elastic={"min_nodes": 1, "max_nodes": 3, "max_restarts": 4}, requests={"cpu": 2}),
+    "elastic, more": Job("pytorch", elastic={"min_nodes": 1, "max_nodes": 3, "max_restarts": 4}, requests={"cpu": 2}, run_policy=BOUNDS),
+    "elastic nodes": Job("pytorch", worker={"replicas": 2, "image": "w:1", "restart_policy": "OnFailure"}, nnodes="1:2"),
 }
 
 
@@ -70,13 +73,14 @@ def check(judge: Judge, job: Job) -> dict[str, Any]:
     assert (made["apiVersion"], made["kind"]) == (manifest["apiVersion"], manifest["kind"])
     assert found(made) == expected(job)
     assert policy_of(made) == wanted_policy(job)
+    assert elasticity(made) == elasticity(manifest)
     return made
 
 
 @pytest.mark.parametrize("which", JOBS)
 def test_flyte_makes_what_the_manifest_says(judge: Judge, which: str) -> None:
     """
-    The same resource with the same groups: replicas, images, variables, resources and policies.
+    The same resource with the same groups: replicas, images, variables, resources and policies, and the same elasticity.
     """
     check(judge, JOBS[which])
 
