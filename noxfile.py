@@ -103,7 +103,7 @@ def docs(session: nox.Session) -> None:
     """
     Build the pages, every warning an error, and run all their examples.
     """
-    install(session, "docs", *nox.project.dependency_groups(PYPROJECT, "examples"), "hypothesis")
+    install(session, "docs", *nox.project.dependency_groups(PYPROJECT, "examples", "flyte"), "hypothesis")
     session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("pytest", "README.md", "docs", "src", *session.posargs)
 
