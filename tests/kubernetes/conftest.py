@@ -18,6 +18,13 @@ from distrib.errors import EngineError
 pytest.importorskip("kubernetes")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    For whoever has changed on purpose what is rendered.
+    """
+    parser.addoption("--remake", action="store_true", help="write tests/data/manifests anew, to be read before it is kept")
+
+
 @pytest.fixture(name="standin")
 def _standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """

@@ -38,7 +38,7 @@ _MESSAGES = 12 * 1024
 _MESSAGE = 4096
 _TEXT = "tag:yaml.org,2002:str"
 #: Text that some readers of YAML take for something else, kubectl among them: numbers such as 1e-3, and y for true.
-_AMBIGUOUS = re.compile(r"[-+.0-9].*|[yYnN]", re.DOTALL)
+_AMBIGUOUS = re.compile(r"[-+]?\.?[0-9][-+.:_0-9a-fA-FxXoOtTzZ ]*|[yYnN]")
 
 
 @attrs.frozen(kw_only=True)

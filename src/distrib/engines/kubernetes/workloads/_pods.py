@@ -53,10 +53,9 @@ def dressed(setting: Setting, role: str, template: dict[str, Any]) -> dict[str, 
     """
     options = setting.options
     container = setting.workload.container(setting.job.backend)
-    metadata, spec = template.setdefault("metadata", {}), template["spec"]
+    metadata, spec = template.get("metadata", {}), template["spec"]
     metadata["labels"] = {**metadata.get("labels", {}), **setting.labels, ROLE_LABEL: role}
-    main = next(each for each in spec["containers"] if each["name"] == container)
-    _dress_container(setting, role, main)
+    spec["containers"] = [_dressed_container(setting, role, each) if each["name"] == container else each for each in spec["containers"]]
     spec.setdefault("volumes", []).append({"name": CALL_VOLUME, "secret": {"secretName": setting.name}})
     spec.update(
         automountServiceAccountToken=False,
@@ -70,27 +69,27 @@ def dressed(setting: Setting, role: str, template: dict[str, Any]) -> dict[str, 
         spec["schedulerName"] = options.scheduler
     if contexts := _security(options.security_context, "pod"):
         spec["securityContext"] = contexts
-    return patched(template, options.pod_patch, container)
+    return patched({"metadata": metadata, "spec": spec}, options.pod_patch, container)
 
 
-def _dress_container(setting: Setting, role: str, main: dict[str, Any]) -> None:
+def _dressed_container(setting: Setting, role: str, main: dict[str, Any]) -> dict[str, Any]:
     options = setting.options
-    if "image" not in main and options.image is not None:
-        main["image"] = options.image
+    own: dict[str, Any] = {"name": main["name"], "image": main.get("image", options.image)}
     if options.image_pull_policy is not None:
-        main["imagePullPolicy"] = options.image_pull_policy
-    main["command"] = [escaped(word) for word in command(options.python)]
-    main["terminationMessagePolicy"] = "FallbackToLogsOnError"
-    main["env"] = [
+        own["imagePullPolicy"] = options.image_pull_policy
+    own["command"] = [escaped(word) for word in command(options.python)]
+    own["env"] = [
         {"name": ROLE_VARIABLE, "value": role},
         {"name": INDEX_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": setting.workload.index_field}}},
         {"name": RUN_VARIABLE, "value": f"{options.namespace}/{setting.name}"},
         *main.get("env", []),
     ]
-    main["ports"] = [*main.get("ports", []), {"name": CONTROL_PORT, "containerPort": options.control_port}]
-    main["volumeMounts"] = [*main.get("volumeMounts", []), {"name": CALL_VOLUME, "mountPath": MOUNT, "readOnly": True}]
+    own["ports"] = [*main.get("ports", []), {"name": CONTROL_PORT, "containerPort": options.control_port}]
     if contexts := _security(options.security_context, "container"):
-        main["securityContext"] = contexts
+        own["securityContext"] = contexts
+    own["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    own["volumeMounts"] = [*main.get("volumeMounts", []), {"name": CALL_VOLUME, "mountPath": MOUNT, "readOnly": True}]
+    return {**own, **{field: value for field, value in main.items() if field not in own}}
 
 
 def _security(chosen: bool | Mapping[str, Any], of: str) -> dict[str, Any]:
