@@ -50,9 +50,15 @@ class FlyteDistributedTask(DistributedTask, DistributedFlyteTask):  # type: igno
         """
         Within Flyte, a node of the workflow, or Flyte's own local execution; else a run by the configured engine.
         """
-        if self._is_flytekits or _late.in_flyte():
+        if self._is_flytekits or self._is_mocked() or _late.in_flyte():
             return DistributedFlyteTask.__call__(self, *args, **kwargs)
         return DistributedTask.__call__(self, *args, **kwargs)
+
+    def _is_mocked(self) -> bool:
+        """
+        Whether something else is executed in its place, as by flytekit's ``task_mock``.
+        """
+        return getattr(self.execute, "__func__", None) is not DistributedFlyteTask.execute
 
 
 def _outside() -> Any:

@@ -7,9 +7,10 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import flytekit
-from flytekit import LaunchPlan, dynamic, map_task, task, workflow
+from flytekit import Artifact, LaunchPlan, dynamic, map_task, task, workflow
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
 
@@ -196,3 +197,19 @@ def cached(x: int) -> int:
     Runs once for each number.
     """
     return x + os.getpid()
+
+
+#: What is noted of a value: where it came from.
+NOTED = Artifact(name="noted", partition_keys=["of"])
+
+
+@distributed(framework="tensorflow", worker=2, local=QUIET)
+def notes(x: int) -> tuple[Annotated[str, NOTED], int]:
+    """
+    Leaves decks, metadata and a checkpoint beside its values.
+    """
+    name = replica().name
+    flytekit.Deck("replicas", f"<p>{name}</p>")
+    if replica().is_coordinator:
+        flytekit.current_context().checkpoint.write(b"%d" % x)
+    return NOTED.create_from(name, of=name), x

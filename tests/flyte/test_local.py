@@ -10,8 +10,10 @@ from pathlib import Path
 
 import local_flows
 import pytest
-from flytekit.core.context_manager import ExecutionState, FlyteContextManager
+from flytekit.core.checkpointer import SyncCheckpoint
+from flytekit.core.context_manager import ExecutionState, FlyteContextManager, OutputMetadataTracker
 from flytekit.core.local_cache import LocalTaskCache
+from flytekit.testing import task_mock
 
 import distrib
 from distrib import ReplicaFailedError
@@ -130,6 +132,17 @@ def test_a_failure_is_that_of_the_replica():
     assert str(caught.value.__cause__) == "7 is out of luck"
 
 
+def test_a_mock_is_called_in_place_of_the_replicas():
+    """
+    flytekit's ``task_mock`` holds for a direct call and for one in a workflow, and for no longer than it says.
+    """
+    with task_mock(local_flows.square) as mock:
+        mock.return_value = 7
+        assert local_flows.square(x=3) == 7
+        assert local_flows.overridden(x=3) == 7
+    assert local_flows.square(x=3) == 18
+
+
 def test_what_cannot_be_sent_is_refused_by_name():
     """
     An input that cannot be pickled for the replicas is refused before any is started, and named.
@@ -173,7 +186,7 @@ def pyflyte(*arguments, folder):
         "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))),
         "FLYTE_SDK_RICH_TRACEBACKS": "0",
     }
-    done = subprocess.run([SCRIPTS / "pyflyte", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([SCRIPTS / "pyflyte", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -199,3 +212,35 @@ def test_pyflyte_run_of_a_task_goes_through_flytes_types(tmp_path):
     printed = pyflyte("run", str(HERE / "local_flows.py"), "use_files", *inputs, folder=tmp_path)
     assert "Settings(rate=1.0, name='sgd')" in printed
     assert (tmp_path / "out-1.txt").read_text() == "hello 0 from worker-1"
+
+
+def test_what_flytekit_notes_beside_a_value_arrives(tmp_path):
+    """
+    The decks that the coordinator fills, the metadata of each of its outputs, and its checkpoint are those of the task.
+    """
+    context = FlyteContextManager.current_context()
+    parameters = context.user_space_params.with_task_sandbox()
+    parameters.checkpoint = SyncCheckpoint(str(tmp_path / "checkpoint"))
+    parameters.decks = decks = []
+    state = context.new_execution_state().with_params(mode=ExecutionState.Mode.LOCAL_TASK_EXECUTION, user_space_params=parameters.build())
+    tracker = OutputMetadataTracker()
+    with FlyteContextManager.with_context(context.with_execution_state(state).with_output_metadata_tracker(tracker)):
+        first, second = local_flows.notes.execute(x=2)
+    assert [deck.html for deck in decks] == ["<p>worker-0</p>"]
+    assert tracker.get(first).dynamic_partitions == {"of": "worker-0"}
+    assert tracker.get(second) is None
+    assert SyncCheckpoint(str(tmp_path / "again"), str(tmp_path / "checkpoint")).read() == b"2"
+
+
+def test_what_keeps_a_nested_function_here_is_named():
+    """
+    A variable that cannot be sent along is named, as for a run outside of Flyte.
+    """
+    lock = local_flows.Locked()
+
+    def train(x: int) -> int:
+        return x if lock else 0
+
+    train = distrib.distributed(framework="tensorflow", worker=1, local=local_flows.QUIET)(train)
+    with pytest.raises(distrib.InvalidJobError, match=r"the variable lock of train\(\) cannot be sent to the replicas"):
+        train.execute(x=1)

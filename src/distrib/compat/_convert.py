@@ -6,6 +6,7 @@ Nothing of the plugins is imported: a configuration is known by its class and th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -19,7 +20,7 @@ from distrib.errors import InvalidJobError
 
 from ._resources import resources_of
 
-__all__ = ["converted", "group_of", "is_config", "job_of", "nodes_of", "run_policy_of"]
+__all__ = ["converted", "group_of", "image_name", "is_config", "is_image_spec", "job_of", "lacks_workers", "nodes_of", "run_policy_of"]
 
 #: Role -> the field of TfJob that has held its number of replicas before.
 TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps": "num_ps_replicas", "evaluator": "num_evaluator_replicas"}
@@ -142,9 +143,26 @@ def _group(role: str, given: Any) -> ReplicaGroup:
 
 
 def _image(image: Any) -> str | None:
-    # flytekit's ImageSpec says what it will be called once it is built.
-    named = getattr(image, "image_name", None)
-    return str(named()) if callable(named) else image
+    return image_name(image) if is_image_spec(image) else image
+
+
+def is_image_spec(image: object) -> bool:
+    """
+    Whether it is flytekit's ``ImageSpec``.
+    """
+    return callable(getattr(image, "image_name", None))
+
+
+def image_name(spec: Any) -> str:
+    """
+    What flytekit's ``ImageSpec`` will be called once it is built; a name that stands for it where that cannot be known.
+    """
+    # Of a copy: it keeps the tag that it has worked out once, and only when the task is registered it is told of the sources.
+    aside = copy.copy(spec)
+    try:
+        return str(aside.image_name())
+    except (OSError, ValueError):  # pods do not have the files that it is made of; the sources are not known yet
+        return f"{aside.name}:{aside.id.replace('-', '_')}"
 
 
 def _restart(policy: Any) -> Any:
@@ -178,7 +196,7 @@ def _counted(config: Any, role: str, old: str) -> ReplicaGroup:
     given, before = getattr(config, role), getattr(config, old)
     group, said = group_of(role, given), getattr(given, "replicas", None)
     if before is None:
-        if role == "worker" and said is None:
+        if role == "worker" and lacks_workers(config):
             raise InvalidJobError(
                 f"{role}.replicas: nothing says how many workers there are; write worker=Worker(replicas=2).", field=f"{role}.replicas"
             )
@@ -187,6 +205,13 @@ def _counted(config: Any, role: str, old: str) -> ReplicaGroup:
     if said is not None and (said or before) and not (role == "evaluator" and not said):
         raise refuse(old, before, f"{role}.replicas={said} says it too; write it there alone, {old} is deprecated.")
     return _fields.attempt(old, lambda count: ReplicaGroup(**{**_fields_of(group), "replicas": count}), before)
+
+
+def lacks_workers(config: Any) -> bool:
+    """
+    Whether nothing says how many workers there are, in a configuration that has them.
+    """
+    return hasattr(config, "worker") and config.num_workers is None and getattr(config.worker, "replicas", None) is None
 
 
 def _fields_of(group: ReplicaGroup) -> Mapping[str, Any]:

@@ -11,25 +11,16 @@ from typing import Any
 from distrib import _fields
 from distrib._job import Job
 from distrib._refusal import refuse
-from distrib.engines.flyte._locally import run_job
 from distrib.engines.flyte._task import DistributedFlyteTask
 from distrib.errors import ReplicaFailedError
 
-from ._convert import is_config, job_of, nodes_of
+from ._convert import image_name, is_config, is_image_spec, job_of, nodes_of
 from ._resources import parsed
-from ._worker import Worker, take_over
 
 __all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
 
 _ROLES = ("chief", "worker", "ps", "evaluator", "master")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
-
-
-def _is_in_pod() -> bool:
-    from flytekit.core.context_manager import ExecutionState, FlyteContextManager
-
-    state = FlyteContextManager.current_context().execution_state
-    return state is not None and state.mode == ExecutionState.Mode.TASK_EXECUTION
 
 
 class _PluginTask(DistributedFlyteTask):
@@ -61,19 +52,14 @@ class _PluginTask(DistributedFlyteTask):
 
     def _image_specs(self) -> dict[str, Any]:
         images: list[Any] = [getattr(getattr(self.task_config, role, None), "image", None) for role in _ROLES]
-        return {image.image_name(): image for image in images if hasattr(image, "image_name")}
+        return {image_name(image): image for image in images if is_image_spec(image)}
 
-    def execute(self, **inputs: Any) -> Any:
+    def _run_here(self, inputs: Mapping[str, Any]) -> Any:
         """
-        In a pod: as the replica that the pod is. Anywhere else all replicas, and what the function raises is raised.
+        What the function raises is raised.
         """
-        if self.execution_mode != self.ExecutionBehavior.DEFAULT or _is_in_pod():
-            return super().execute(**inputs)
-        job = self.job
-        elastic = getattr(job.options, "elastic", None)
-        worker = Worker(self.function, afresh=elastic is not None and elastic.start_method == "spawn")
         try:
-            return take_over(run_job(job, worker, inputs))
+            return super()._run_here(inputs)
         except ReplicaFailedError as error:
             raise self._raised(error) from error
 

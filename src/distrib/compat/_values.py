@@ -14,14 +14,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _registration
-from ._convert import converted, group_of, run_policy_of
+from ._convert import converted, group_of, lacks_workers, run_policy_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from distrib._job import Job
 
-__all__ = ["CleanPodPolicy", "Config", "Group", "RestartPolicy", "RunPolicy", "deprecate"]
+__all__ = ["CleanPodPolicy", "Config", "Group", "RestartPolicy", "RunPolicy"]
 
 
 class RestartPolicy(Enum):
@@ -87,16 +87,28 @@ class Group:
 
 class Config:
     """
-    What the plugins call a task's config.
+    What the plugins call a task's config: what is wrong with it is said where it is written.
     """
 
     #: The name of the class of its tasks.
     task_class: ClassVar[str]
+    #: Deprecated field -> what to write instead.
+    replacements: ClassVar[Mapping[str, str]] = {}
 
     def __new__(cls, *_args: Any, **_fields: Any) -> Self:
         # Not with the class: whoever has a class of tasks for a subclass registers it after that.
         _registration.register(cls, cls.task_class)
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for old, replacement in self.replacements.items():
+            if getattr(self, old) is not None:
+                text = f"{type(self).__name__}({old}=) is deprecated; write {replacement} instead."
+                # Above this function is the __init__ that dataclasses writes.
+                warnings.warn(text, DeprecationWarning, stacklevel=3)
+        # How many workers there are may still be set, until a task is made of it.
+        if not lacks_workers(self):
+            converted(self)
 
     def to_job(self) -> Job:
         """
@@ -106,14 +118,3 @@ class Config:
             InvalidJobError: Something in it is wrong; the message names the field, the value and the remedy.
         """
         return converted(self)
-
-
-def deprecate(config: Any, replacements: Mapping[str, str]) -> None:
-    """
-    Warn of each field of a dataclass that is set and deprecated; to be called from its ``__post_init__``.
-    """
-    for old, replacement in replacements.items():
-        if getattr(config, old) is not None:
-            text = f"{type(config).__name__}({old}=) is deprecated; write {replacement} instead."
-            # Above this function: __post_init__, and the __init__ that dataclasses writes.
-            warnings.warn(text, DeprecationWarning, stacklevel=4)

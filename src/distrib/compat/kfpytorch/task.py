@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from distrib.compat import _registration
 from distrib.compat._resources import Amounts
-from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy, deprecate
+from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy
+from distrib.engines.flyte._members import WorkerResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,15 +107,13 @@ class PyTorch(_MoreMemory):
     """
 
     task_class = "PyTorchFunctionTask"
+    replacements = {"num_workers": "worker=Worker(replicas=...)"}
 
     master: Master = field(default_factory=Master)
     worker: Worker = field(default_factory=Worker)
     run_policy: RunPolicy | None = None
     num_workers: int | None = None
     increase_shared_mem: bool = True
-
-    def __post_init__(self) -> None:
-        deprecate(self, {"num_workers": "worker=Worker(replicas=...)"})
 
 
 @dataclass
@@ -161,21 +160,8 @@ class Elastic(_MoreMemory):
     run_policy: RunPolicy | None = None
 
 
-class ElasticWorkerResult(NamedTuple):
-    """
-    What a process of an elastic task leaves.
-
-    Attributes:
-        return_value: What the function has returned.
-
-        decks: flytekit's decks that it has filled.
-
-        om: What flytekit has noted about the value.
-    """
-
-    return_value: Any
-    decks: list[Any]
-    om: Any = None
+#: What a process of an elastic task leaves.
+ElasticWorkerResult = WorkerResult
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.compat import _registration
 from distrib.compat._resources import Amounts
-from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy, deprecate
+from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy
 
 if TYPE_CHECKING:
     from distrib.compat._tasks import TensorflowFunctionTask
@@ -127,6 +127,7 @@ class TfJob(Config):
     """
 
     task_class = "TensorflowFunctionTask"
+    replacements = _REPLACEMENTS
 
     chief: Chief = field(default_factory=Chief)
     ps: PS = field(default_factory=PS)
@@ -139,9 +140,6 @@ class TfJob(Config):
     num_evaluator_replicas: int | None = None
     per_replica_requests: Amounts = None
     per_replica_limits: Amounts = None
-
-    def __post_init__(self) -> None:
-        deprecate(self, _REPLACEMENTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,19 +4,19 @@ Flyte runs a task on this machine: its replicas are processes of the local engin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..._cancelling import cancelling
 from ..._registry import get_engine
 from ...engine import Call
 from ...errors import EngineError
+from ._members import Carrying, taken_over
 
 if TYPE_CHECKING:
-    from ..._job import Job
     from ._task import DistributedFlyteTask
 
-__all__ = ["run_job", "run_locally"]
+__all__ = ["run_locally"]
 
 
 def run_locally(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
@@ -28,16 +28,10 @@ def run_locally(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
 
         InvalidJobError: An input cannot be sent to the replicas; the message names it.
     """
-    return run_job(task.job, task.function, inputs)
-
-
-def run_job(job: Job, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-    """
-    The same of a job and a function that are in no task.
-    """
+    call = Call(Carrying(task.function, here=True), (), dict(inputs))
     try:
         with cancelling() as watch:
-            return watch.over(get_engine("local").start(job, Call(function, (), dict(inputs)))).result()
+            return taken_over(watch.over(get_engine("local").start(task.job, call)).result())
     except EngineError as error:
         # Where in our code the error was made helps nobody: what the user sees starts at the task.
         failure = error.with_traceback(None)

@@ -16,7 +16,7 @@ from ..._cluster import REPLICA_VARIABLE, RUN_VARIABLE, ClusterSpec, Replica, en
 from ..._outcome import ByRank
 from ...errors import DistribError
 from ._errors import as_flytes
-from ._members import Carried, carrying
+from ._members import Carrying, taken_over
 from ._peers import Peers
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
     me = whoami(job, os.environ, task.task_type)
     _become(job.backend, me)
     peers = Peers.of_this_task(me, service=job.backend.role(me.role).service)
-    function = job.backend.wrap(carrying(task.function), job)
+    function = job.backend.wrap(Carrying(task.function), job)
     with peers.watched():
         try:
             value = function(**inputs)
@@ -65,7 +65,7 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
         return _of_rank_zero(value)
     if not me.is_coordinator:
         raise IgnoreOutputs(f"{me.name} is not the coordinator; only that one's outputs are the task's")
-    return value.unpack() if isinstance(value, Carried) else value
+    return taken_over(value)
 
 
 def _is_stop(error: Exception) -> bool:
@@ -81,8 +81,7 @@ def _of_rank_zero(values: ByRank) -> Any:
 
     if 0 not in values.pickled:
         raise IgnoreOutputs("the process of rank 0 ran elsewhere; only its outputs are the task's")
-    value = values.value(0)
-    return value.unpack() if isinstance(value, Carried) else value
+    return taken_over(values.value(0))
 
 
 def whoami(job: Job, environ: Mapping[str, str], plugin: str) -> Replica:

@@ -96,7 +96,11 @@ def with_images(custom: Mapping[str, Any], settings: Any, specs: Mapping[str, An
 
         specs: What an image will be called once it is built -> flytekit's ``ImageSpec``.
     """
-    from flytekit.core.python_auto_container import get_registerable_container_image
+    from flytekit.core.python_auto_container import get_registerable_container_image, update_image_spec_copy_handling
+
+    # Without code beside it, the sources go into the image.
+    for spec in specs.values():
+        update_image_spec_copy_handling(spec, settings)
 
     def put(given: Any) -> Any:
         if not isinstance(given, dict):

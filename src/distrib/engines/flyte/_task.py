@@ -20,7 +20,7 @@ from . import _late, _resources
 from ._resolver import resolver_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ...backend import FlyteTask
 
@@ -185,6 +185,9 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
             from ._pod import run_in_pod
 
             return run_in_pod(self, inputs)
+        return self._run_here(inputs)
+
+    def _run_here(self, inputs: Mapping[str, Any]) -> Any:
         from ._locally import run_locally
 
         return run_locally(self, inputs)
