@@ -375,6 +375,13 @@ def _check_function(function: Any) -> None:
             field="function",
             value=function,
         )
+    if _late.is_entity(function):
+        raise InvalidJobError(
+            f"{getattr(function, '__name__', function)}() is Flyte's already: write @distributed in place of flytekit's own decorator, "
+            "whose settings go into flyte={...}; or @task(task_config=Job(...)).",
+            field="function",
+            value=function,
+        )
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         kind, instead = ("a generator", "list") if inspect.isgeneratorfunction(function) else ("async", "asyncio.run")
         raise InvalidJobError(

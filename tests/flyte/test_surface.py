@@ -458,6 +458,39 @@ def test_async_functions_are_refused():
         task(task_config=flows.JOB)(train)
 
 
+@pytest.mark.parametrize("of", [flows.plain, flows.plain_flow], ids=["task", "workflow"])
+def test_what_is_flytes_already_is_refused(of):
+    """
+    On top of flytekit's own decorator ours is refused, with what to write.
+    """
+    with pytest.raises(InvalidJobError, match=r"plain\w*\(\) is Flyte's already: write @distributed in place of .* flyte=\{"):
+        distributed(framework="tensorflow", worker=1)(of)
+
+
+def test_groups_have_what_the_task_has():
+    """
+    A group's resources are complete: what it leaves out is the task's, since Flyte would fill it with what its platform has.
+    """
+    job = Job("tensorflow", worker={"replicas": 1, "requests": {"cpu": 8}}, ps={"replicas": 1, "limits": {"memory": "64Gi"}})
+
+    def train(x: int) -> int:
+        return x
+
+    told = task(task_config=job, requests=Resources(mem="32Gi", gpu=1), limits=Resources(cpu=9.5))(train).get_custom(SETTINGS)
+    found = {
+        (role, kind): {each["name"]: each["value"] for each in given["resources"][kind]}
+        for role in ("worker", "ps")
+        for given in (told[f"{role}Replicas"], told[f"{role}Replicas"]["common"])
+        for kind in ("requests", "limits")
+    }
+    assert found == {
+        ("worker", "requests"): {"CPU": "8", "MEMORY": "32Gi", "GPU": "1"},
+        ("worker", "limits"): {"CPU": "9500m"},
+        ("ps", "requests"): {"MEMORY": "32Gi", "GPU": "1"},
+        ("ps", "limits"): {"CPU": "9500m", "MEMORY": "64Gi"},
+    }
+
+
 def test_secrets_reach_the_replicas(monkeypatch):
     """
     In a local run, the replicas find a secret where flytekit's tasks do.

@@ -16,7 +16,19 @@ from weakref import WeakSet
 
 from ...errors import DistribError
 
-__all__ = ["become", "become_for", "becoming", "flytekit_arrived", "has", "in_flyte", "is_becoming", "is_flytes", "note_home", "offer"]
+__all__ = [
+    "become",
+    "become_for",
+    "becoming",
+    "flytekit_arrived",
+    "has",
+    "in_flyte",
+    "is_becoming",
+    "is_entity",
+    "is_flytes",
+    "note_home",
+    "offer",
+]
 
 #: The module that turns tasks into Flyte's; flytekit itself loads it by the entry point.
 _PLUGIN = "distrib._flyte"
@@ -40,6 +52,13 @@ def is_flytes(task: Any) -> bool:
     Whether *task* is a task of Flyte's already.
     """
     return hasattr(type(task), "dispatch_execute")
+
+
+def is_entity(function: Any) -> bool:
+    """
+    Whether *function* is something of flytekit's own that nodes are made of: a task, a workflow, a launch plan.
+    """
+    return hasattr(type(function), "construct_node_metadata")
 
 
 def offer(task: Any) -> None:
