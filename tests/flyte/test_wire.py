@@ -262,40 +262,6 @@ class TestPlugins:
         )
         assert _by_the_plugin(config, "pytorch") == _without_common(message(job))
 
-    def test_theirs_sends_empty_resources(self) -> None:
-        """
-        Which override the task's on some back ends; ours leaves them out.
-        """
-        from flytekitplugins.kftensorflow import PS, Chief, TfJob, Worker
-
-        config = TfJob(worker=Worker(replicas=1), ps=PS(replicas=0), chief=Chief(replicas=0))
-        theirs = _template(config)
-        assert theirs["workerReplicas"]["resources"] == {}
-        assert "resources" not in custom(Job("tensorflow", worker=1))["workerReplicas"]
-
-    def test_theirs_needs_a_clean_pod_policy(self) -> None:
-        """
-        Without one it fails; ours always sends one.
-        """
-        from flytekitplugins.kftensorflow import PS, Chief, RunPolicy, TfJob, Worker
-
-        policy = RunPolicy(ttl_seconds_after_finished=1)
-        with pytest.raises(AttributeError):
-            _template(TfJob(worker=Worker(replicas=1), ps=PS(replicas=0), chief=Chief(replicas=0), run_policy=policy))
-        ours = custom(Job("tensorflow", worker=1, run_policy={"ttl_seconds_after_finished": 1}))
-        assert ours["runPolicy"] == {"cleanPodPolicy": "CLEANPOD_POLICY_RUNNING", "ttlSecondsAfterFinished": 1}
-
-    def test_theirs_sends_counts_that_are_none(self) -> None:
-        """
-        -3 workers are written down there, and refused here.
-        """
-        from flytekitplugins.kftensorflow import PS, Chief, TfJob, Worker
-
-        theirs = _template(TfJob(worker=Worker(replicas=-3), ps=PS(replicas=0), chief=Chief(replicas=0)))
-        assert theirs["workerReplicas"]["replicas"] == -3
-        with pytest.raises(ValueError, match="worker=-3"):
-            Job("tensorflow", worker=-3)
-
 
 def _template(config: Any) -> dict[str, Any]:
     made: dict[str, Any] = task(task_config=config)(_train).get_custom(SETTINGS)
