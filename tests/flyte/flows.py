@@ -33,7 +33,7 @@ def told(way: str) -> str:
     if what == "lose":
         raise ConnectionError("Connection reset by peer")
     if what == "wait" or (me.role == "ps" and what == "return"):
-        time.sleep(120)
+        time.sleep(3600)
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
@@ -93,7 +93,7 @@ def _rank(way: str) -> dict[str, str]:
     if what == "retry":
         raise RetryableError(f"rank {rank} may try again")
     if what == "wait":
-        time.sleep(120)
+        time.sleep(3600)
     flytekit.Deck("ranks", f"rank {rank}")
     me = replica()
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")

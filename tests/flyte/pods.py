@@ -89,7 +89,7 @@ class Attempt:
         )
         log.close()
 
-    def wait(self, *names, seconds=60.0):
+    def wait(self, *names, seconds=240.0):
         """
         Wait for these pods, or all; their exit codes.
         """

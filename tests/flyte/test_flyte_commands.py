@@ -50,7 +50,7 @@ def command(*arguments, folder, **environment):
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN and name != "PYTHONPATH"}
     path = os.pathsep.join((str(SCRIPTS), os.environ["PATH"]))
     env.update(environment, FLYTE_SDK_RICH_TRACEBACKS="0", PATH=path)
-    done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -56,7 +56,7 @@ def _run(tmp_path):
     def run(own, code):
         (tmp_path / "own.py").write_text(own)
         (tmp_path / "program.py").write_text(textwrap.dedent(code))
-        done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
