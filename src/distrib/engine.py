@@ -30,6 +30,13 @@ R_co = TypeVar("R_co", covariant=True)
 class Call(Generic[R_co]):
     """
     A function and what it is called with.
+
+    .. doctest::
+
+        >>> from distrib.engine import Call
+        >>> call = Call(max, (1, 2))
+        >>> call.name, call.function(*call.args, **call.kwargs)
+        ('max', 2)
     """
 
     function: Callable[..., R_co]
@@ -50,6 +57,12 @@ class Call(Generic[R_co]):
 class RunState(Enum):
     """
     Where a run stands.
+
+    .. doctest::
+
+        >>> from distrib import RunState
+        >>> RunState.RUNNING.is_final, RunState.SUCCEEDED.is_final
+        (False, True)
     """
 
     PENDING = "Pending"

@@ -112,6 +112,14 @@ def restart_policy(job: Job, role: str) -> RestartPolicy:
 
     Where the job says nothing and its framework goes on without some of the replicas, those that are lost are replaced, and
     those that fail by themselves are not.
+
+    .. doctest::
+
+        >>> from distrib import Job
+        >>> restart_policy(Job("pytorch", worker=2), "worker").value
+        'Never'
+        >>> restart_policy(Job("pytorch", nnodes="1:4"), "worker").value
+        'ExitCode'
     """
     if job.group(role).restart_policy is None and _can_lose_some(job):
         return RestartPolicy.EXIT_CODE
@@ -124,6 +132,12 @@ def run_policy(job: Job) -> dict[str, Any]:
 
     Raises:
         UnsupportedError: The operator cannot honour a field of it.
+
+    .. doctest::
+
+        >>> from distrib import Job
+        >>> run_policy(Job("jax", worker=2, run_policy={"active_deadline_seconds": 3600}))
+        {'cleanPodPolicy': 'Running', 'activeDeadlineSeconds': 3600}
     """
     policy = job.run_policy
     if policy.restart_scope is RestartScope.JOB:
@@ -246,6 +260,12 @@ def _can_be_overcommitted(name: str) -> bool:
 def shared_memory(job: Job, role: str) -> str | None:
     """
     The size of ``/dev/shm`` in the pods of a role; None for that of the container runtime.
+
+    .. doctest::
+
+        >>> from distrib import Job
+        >>> shared_memory(Job("pytorch", worker=2, requests={"shared_memory": "8Gi"}), "worker")
+        '8Gi'
     """
     for resources in (job.resources_limits(role), job.resources_requests(role)):
         if resources is not None and resources.shared_memory is not None:
