@@ -127,6 +127,31 @@ class TestSignals:
         assert code_of(launcher, process) == CODES[number]
         assert not any(map(is_alive, pids))
 
+    @pytest.mark.parametrize("wait", ["run.result()", "asyncio.run(until_over(run))"])
+    def test_while_a_submitted_run_is_waited_for(self, launcher: Launcher, wait: str) -> None:
+        """
+        Ctrl-C ends a program that waits for a run by itself, and the run with it; pressed again, it leaves out the grace period.
+        """
+        process = under_a_shell(
+            launcher,
+            f"""{TRAIN}
+    import asyncio
+
+    async def until_over(run):
+        await run
+
+    run = train.submit("stay")
+    {wait}
+    """,
+        )
+        pids = [launcher.await_sign("worker-0"), launcher.await_sign("worker-1")]
+        os.kill(launcher.await_sign("launcher"), signal.SIGINT)
+        launcher.await_sign("asked-worker-0")
+        os.kill(launcher.await_sign("launcher"), signal.SIGINT)
+        assert code_of(launcher, process) == CODES[signal.SIGINT]
+        assert not any(map(is_alive, pids))
+        assert only_run().status().state is RunState.CANCELLED
+
     @pytest.mark.parametrize("number", [*CODES, signal.SIGKILL], ids=lambda number: number.name)
     def test_during_the_start(self, launcher: Launcher, number: signal.Signals, tmp_path: Path) -> None:
         """

@@ -172,7 +172,14 @@ class LocalRun(StoredRun[R_co]):
     def _stop_at_exit(self) -> None:
         if self._is_followed() and not self._done.is_set():
             say(f"{self.id} is stopped because the program ends; call wait() or result() to wait for it")
-            self.cancel()
+            try:
+                self.cancel()
+            except KeyboardInterrupt:  # whoever presses Ctrl-C again does not wait any longer
+                self.cancel(at_once=True)
+            if getattr(sys, "last_type", None) is KeyboardInterrupt:
+                # Python forgets that the program ends by Ctrl-C when text is executed meanwhile, as imports do, and learns it so.
+                with suppress(KeyboardInterrupt):
+                    exec("raise KeyboardInterrupt")  # noqa: S102
 
     def _let_go(self) -> None:
         atexit.unregister(self._stop_at_exit)
