@@ -4,6 +4,7 @@ What is imported once for all replicas, and what happens when that cannot be don
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -401,6 +402,18 @@ class TestImporting:
         assert len(toys.imports()) == 1
         assert not set(toys.imports()) & set(replicas)
         assert [event.kind for event in run.events() if event.kind in ("importing", "imported")][:2] == ["importing", "imported"]
+
+    def test_garbage_is_collected_less_often_only_meanwhile(self, toys: Toys) -> None:
+        """
+        While a module is imported the collector waits for more objects; in the replicas it is as ever, or as the module wants it.
+        """
+        toys.write("seen", "import gc\nat = gc.get_threshold()[0]")
+        toys.write("wanted", "import gc\ngc.set_threshold(1234)")
+        toys.write("looking", "import gc\ndef train():\n    import seen\n    return seen.at, gc.get_threshold()")
+        train = toys.load("looking", "train")
+        before = gc.get_threshold()
+        for wish, threshold in ((("seen",), before), (("seen", "wanted"), (1234, *before[1:]))):
+            assert toy(train, local={"preload": wish})() == (10_000, threshold)
 
     def test_restarts_are_forked_too(self, toys: Toys, meeting: Path) -> None:
         """
