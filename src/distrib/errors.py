@@ -68,6 +68,15 @@ class InvalidJobError(DistribError, ValueError):
         field: The field at fault, as the user spells it, e.g. ``"worker.replicas"``.
 
         value: The value that was given for it.
+
+    .. doctest::
+
+        >>> from distrib import InvalidJobError, Job
+        >>> try:
+        ...     Job("tensorflow", worker=-1)
+        ... except InvalidJobError as error:
+        ...     print(error.field, error.value)
+        worker -1
     """
 
     def __init__(self, message: str, *, field: str | None = None, value: object = None) -> None:
@@ -114,7 +123,16 @@ class RetryableError(DistribError):
     Raise it in training code to say "start me again": the replica ends with exit code 138.
 
     138 is the code that Kubeflow's ``ExitCode`` restart policy sets aside for the user to mean
-    "retryable" (128 + SIGUSR1).
+    "retryable" (128 + SIGUSR1). Without a restart policy that honours it, the run fails.
+
+    .. doctest::
+
+        >>> from distrib import RetryableError, distributed
+        >>> @distributed(framework="tensorflow", worker=2, local={"echo": False})
+        ... def train() -> None:
+        ...     raise RetryableError("the storage is away")
+        >>> train.submit().exception().exit_code
+        138
     """
 
 
