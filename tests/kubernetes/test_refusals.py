@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 import pytest
-from reading import WORKLOADS, plan_of
+from hypothesis import given
+from hypothesis import strategies as st
+from reading import WORKLOADS, plan_of, sights
 
 from distrib import Job
 from distrib._refusal import shown
@@ -336,6 +338,37 @@ def test_it_is_refused(case: Case) -> None:
     assert case.remedy in message
     if isinstance(caught.value, InvalidJobError) and "=" in message.partition(":")[0]:
         assert message.startswith(f"{case.field}={shown(caught.value.value)}: ")
+
+
+#: What a patch is made of, in its right places and in wrong ones.
+_WORDS = st.sampled_from(
+    ["containers", "initContainers", "volumes", "env", "volumeMounts", "name", "image", "labels", "affinity", "$patch", "$retainKeys"]
+    + ["mountPath", "*", "tensorflow", "node", "distrib", "/var/run/distrib", "replace", "delete", "restartPolicy", "securityContext"]
+)
+_ODD: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 1) | _WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(
+    metadata=st.dictionaries(_WORDS, _ODD, max_size=3), spec=st.dictionaries(_WORDS, _ODD, max_size=4), workload=st.sampled_from(WORKLOADS)
+)
+def test_any_patch(metadata: dict[str, Any], spec: dict[str, Any], workload: str) -> None:
+    """
+    However odd a patch is, it gives a plan with the container that calls the function, or an error that names its place in the patch.
+    """
+    job = Job("tensorflow", worker=1)
+    try:
+        (sight,) = sights(plan_of(job, workload=workload, pod_patch={"metadata": metadata, "spec": spec}))
+    except InvalidJobError as error:
+        assert str(error).startswith("kubernetes.pod_patch")
+        return
+    (plain,) = sights(plan_of(job, workload=workload))
+    (main,) = (each for each in sight.spec["containers"] if each["name"] == plain.main["name"])
+    assert main["command"] == plain.main["command"]
+    assert sight.template["metadata"]["labels"].items() >= plain.template["metadata"]["labels"].items()
 
 
 class Ring(Backend):

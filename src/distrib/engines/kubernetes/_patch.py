@@ -62,7 +62,8 @@ def patched(template: dict[str, Any], patch: Mapping[str, Any], container: str) 
         InvalidJobError: An item of a list has nothing that it is told from the others by; or the patch takes away what a run needs.
     """
     given = thaw(patch)
-    for each in given.get("spec", {}).get("containers") or []:
+    containers = given.get("spec", {}).get("containers")
+    for each in containers if isinstance(containers, list) else ():
         if isinstance(each, dict) and each != _ANEW and each.get("name", "*") == "*":
             each["name"] = container
     merged = _merge_mapping(template, given, _WHERE)
@@ -139,6 +140,8 @@ def _merge_mapping(base: dict[str, Any], patch: dict[str, Any], where: str) -> d
     if directive == "delete":
         return {}
     retained = patch.pop(_RETAIN, None)
+    if not isinstance(retained, (list, type(None))):
+        raise refuse(f"{where}[{_RETAIN!r}]", retained, "write the names of the fields to keep, in a list.")
     merged = {} if directive == "replace" else dict(base)
     if retained is not None:
         merged = {name: value for name, value in merged.items() if name in retained}

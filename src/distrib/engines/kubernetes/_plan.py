@@ -258,6 +258,6 @@ def _containers(value: Any) -> int:
     The most containers that a pod in *value* has, init containers included.
     """
     if isinstance(value, dict):
-        own = sum(len(value.get(name) or ()) for name in ("containers", "initContainers"))
+        own = sum(len(found) for name in ("containers", "initContainers") if isinstance(found := value.get(name), list))
         return max([own, *map(_containers, value.values())])
     return max(map(_containers, value), default=0) if isinstance(value, (list, tuple)) else 0
