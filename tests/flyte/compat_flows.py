@@ -6,9 +6,10 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Annotated
 
 import flytekit
-from flytekit import task, workflow
+from flytekit import Artifact, task, workflow
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.file import FlyteFile
 
@@ -69,8 +70,12 @@ def forking(way: str) -> str:
     return forked(way=way)
 
 
+#: What is noted of a file: the rank that has made it.
+TOLD = Artifact(name="told", partition_keys=["rank"])
+
+
 @task(task_config=Elastic(nnodes=1, nproc_per_node=2, monitor_interval=1), enable_deck=True)
-def spawned(way: str) -> FlyteFile:
+def spawned(way: str) -> Annotated[FlyteFile, TOLD]:
     """
     One node, whose processes are fresh interpreters, each of which knows what flytekit keeps for the task.
     """
@@ -80,4 +85,4 @@ def spawned(way: str) -> FlyteFile:
     context.checkpoint.write(b"%d" % (int(before or 0) + 1))
     path = Path(context.working_directory, "told.json")
     path.write_text(ranked(""))
-    return FlyteFile(str(path))
+    return TOLD.create_from(FlyteFile(str(path)), rank=os.environ["RANK"])

@@ -119,14 +119,25 @@ class Attempt:
         """
         return sorted(path.name for path in self.outputs.iterdir()) if self.outputs.exists() else []
 
+    def literals(self):
+        """
+        What outputs.pb holds, in Flyte's words.
+        """
+        return literals_pb2.LiteralMap.FromString((self.outputs / "outputs.pb").read_bytes())
+
     def value(self):
         """
         What outputs.pb holds.
         """
-        literals = literals_pb2.LiteralMap.FromString((self.outputs / "outputs.pb").read_bytes())
-        context = FlyteContextManager.current_context()
-        found = TypeEngine.literal_map_to_kwargs(context, LiteralMap.from_flyte_idl(literals), self.task.python_interface.outputs)
+        context, interface = FlyteContextManager.current_context(), self.task.python_interface
+        found = TypeEngine.literal_map_to_kwargs(context, LiteralMap.from_flyte_idl(self.literals()), interface.outputs)
         return found.get("o0")
+
+    def metadata(self):
+        """
+        What is noted beside the value.
+        """
+        return self.literals().literals["o0"].metadata
 
     def error(self):
         """

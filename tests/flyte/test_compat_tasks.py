@@ -2,6 +2,7 @@
 Tasks of the plug-ins' configurations: what was broken with the plug-ins works with ours.
 """
 
+import base64
 import copy
 import dataclasses
 import json
@@ -16,10 +17,11 @@ import compat_flows
 import flytekitplugins.kfpytorch as their_pytorch
 import flytekitplugins.kftensorflow as their_tensorflow
 import pytest
-from flyteidl.core import errors_pb2
+from flyteidl.core import artifact_id_pb2, errors_pb2
 from flytekit import PodTemplate, PythonFunctionTask, task, workflow
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.constants import CopyFileDetection
+from flytekit.core.base_task import DYNAMIC_PARTITIONS
 from flytekit.exceptions.user import FlyteRecoverableException, FlyteUserRuntimeException
 from flytekit.image_spec import ImageSpec
 from flytekit.image_spec.image_spec import ImageBuildEngine, ImageSpecBuilder
@@ -148,7 +150,8 @@ def _pod(tmp_path):
 @pytest.mark.slow
 def test_fresh_interpreters_know_the_task(pod):
     """
-    In a pod the processes of the default start method have the checkpoint, the place for data and decks; those of rank 0 count.
+    In a pod the processes of the default start method have the checkpoint, the place for data, decks, and what is noted of the
+    value; those of rank 0 count.
     """
     attempt = pod(compat_flows.spawned, "")
     assert attempt.wait("pod") == 0, attempt.log()
@@ -161,6 +164,8 @@ def test_fresh_interpreters_know_the_task(pod):
     deck = (attempt.outputs / "deck.html").read_text()
     assert "rank 0" in deck
     assert "rank 1" not in deck
+    partitions = artifact_id_pb2.ArtifactID.FromString(base64.b64decode(attempt.metadata()[DYNAMIC_PARTITIONS])).partitions
+    assert partitions.value["rank"].static_value == "0"
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ import json
 import socket
 
 import flows
+import local_flows
 import pytest
 from flyteidl.core import errors_pb2
+from flytekit import map_task
 from pods import Attempt, tf_configs
 
 pytestmark = pytest.mark.slow
@@ -178,6 +180,17 @@ class TestTensorFlow:
         attempt.start("worker-0", TF_CONFIG=tf_configs(**SHAPES["without_chief"])["worker-0"])
         assert attempt.wait("worker-0") == 0
 
+    def test_a_mapped_task_has_replicas_for_each_of_its_inputs(self, tmp_path):
+        """
+        Flyte starts the replicas of a map task once for each input: they take that one, and the outputs are the coordinator's.
+        """
+        index = {"BATCH_JOB_ARRAY_INDEX_VAR_NAME": "FLYTE_K8S_ARRAY_INDEX", "FLYTE_K8S_ARRAY_INDEX": "1"}
+        with Attempt(tmp_path, map_task(local_flows.square), x=[5, 7, 9]) as attempt:
+            for pod, config in tf_configs(worker=2).items():
+                attempt.start(pod, TF_CONFIG=config, **index)
+            assert set(attempt.wait().values()) == {0}, attempt.log()
+            assert attempt.literals().literals["o0"].scalar.primitive.integer == 7 * 7 * 2
+
 
 class TestGuard:
     @pytest.mark.parametrize("name", ["with_chief", "without_chief", "standard", "several", "elastic"])
@@ -236,6 +249,21 @@ class TestPyTorch:
         assert set(attempt.wait().values()) == {0}, attempt.log()
         assert attempt.left() == ["error.pb"]
         assert f"ValueError: {who} is out of luck" in attempt.error().message
+
+    def test_where_flyte_gathers_errors_each_has_a_file(self, tmp_path):
+        """
+        Flyte may have workers write errors into files of their own, to find the first one: the others do not wait there either.
+        """
+        with Attempt(tmp_path, flows.standard, way="worker-0 raise, master-0 wait") as attempt:
+            for pod, environment in pytorch_environments(2).items():
+                gathered = {"_F_DES": "Earliest", "_F_WN": pod} if pod == "worker-0" else {}
+                attempt.start(pod, **environment, **gathered)
+            assert set(attempt.wait().values()) == {0}, attempt.log()
+            (name,) = attempt.left()
+            error = errors_pb2.ErrorDocument.FromString((attempt.outputs / name).read_bytes()).error
+        assert name.startswith("error-")
+        assert (error.worker, error.timestamp.seconds > 0) == ("worker-0", True)
+        assert "ValueError: worker-0 is out of luck" in error.message
 
     @pytest.mark.parametrize("name", ["several", "elastic"])
     def test_rank_zero_speaks_for_all_processes(self, pytorch, name):
