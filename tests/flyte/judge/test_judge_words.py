@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from flytekit import Resources as Amounts
-from judging import Judge, as_told_to, elasticity, found, overrides, serialized
-from test_judge import JOBS, policy_of
+from judging import Judge, as_told_to, found, overrides, serialized
+from test_judge import JOBS
 
 from distrib import Job
 from distrib._quantity import nano
@@ -56,25 +56,6 @@ def test_overrides_of_a_node_reach_groups_that_say_nothing(judged: Any) -> None:
     assert (after["Worker"].image, after["Worker"].requests["cpu"]) == ("w:1", nano("2"))
     assert [each.shared_memory for each in after.values()] == [nano("2Gi")] * 2
     assert {kind: each.replicas for kind, each in after.items()} == {kind: each.replicas for kind, each in before.items()}
-
-
-@pytest.mark.parametrize("policy", [{}, {"clean_pod_policy": "ALL", "ttl_seconds_after_finished": 60}])
-def test_an_elastic_config_and_the_plug_in_s_come_to_the_same(judge: Judge, policy: dict[str, Any]) -> None:
-    """
-    The PyTorchJob is the same, but that ours says what becomes of the pods where nobody has.
-    """
-    from flytekitplugins import kfpytorch as theirs
-
-    def made(plugin: Any) -> dict[str, Any]:
-        words = {**policy, "clean_pod_policy": plugin.CleanPodPolicy[policy["clean_pod_policy"]]} if policy else {}
-        run_policy = plugin.RunPolicy(**words) if words else None
-        config = plugin.Elastic(nnodes="2:3", nproc_per_node=2, max_restarts=1, increase_shared_mem=False, run_policy=run_policy)
-        return judge.resource(serialized(config, requests=Amounts(cpu="1", mem="2Gi")))
-
-    expected, ours = made(theirs), made(kfpytorch)
-    assert policy_of(ours) == (policy_of(expected) if policy else {"cleanPodPolicy": "Running"})
-    assert found(ours) == found(expected)
-    assert elasticity(ours) == elasticity(expected)
 
 
 CONFIGS = {
