@@ -67,7 +67,7 @@ def check_objects(objects: tuple[dict[str, Any], ...]) -> None:
         InvalidJobError: Says what is too large, and by how much.
     """
     for each in objects:
-        size = len(json.dumps(each))
+        size = len(json.dumps(each, ensure_ascii=False, separators=(",", ":")).encode())
         if size > LARGEST_OBJECT:
             raise refuse(
                 each["kind"],
@@ -78,12 +78,15 @@ def check_objects(objects: tuple[dict[str, Any], ...]) -> None:
 
 def check_cluster(job: Job, orders: Orders) -> None:
     """
-    Refuse a cluster that no process can be told of.
+    Refuse a cluster that no process can be told of, or whose coordinator would listen to two kinds of callers at one port.
 
     Raises:
-        InvalidJobError: Says which variable would be too long.
+        InvalidJobError: Says which variable would be too long, or which port is taken.
     """
     cluster = orders.spec
+    ports = {address.rpartition(":")[2] for addresses in cluster.values() for address in addresses}
+    if str(orders.control_port) in ports:
+        raise refuse("kubernetes.control_port", orders.control_port, "replicas find each other at this port; name another one.")
     whole = encode_cluster(cluster)
     for group in job.groups:
         replica = orders.replica(group.role, group.replicas - 1)

@@ -4,7 +4,6 @@ The Kubernetes engine's own options: what ``.on("kubernetes", ...)`` takes.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,8 +76,8 @@ def _storage(value: str | None) -> str | None:
 
 
 def _seconds(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:  # type: ignore[redundant-expr]
-        raise refuse("", value, "write seconds, 0 or more.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _fields.INT32:  # type: ignore[redundant-expr]
+        raise refuse("", value, f"write seconds, from 0 to {_fields.INT32}.")
     return float(value)
 
 
