@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _registration
 from ._convert import converted, group_of, lacks_workers, run_policy_of
+from ._resources import Amounts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from distrib._job import Job
 
-__all__ = ["CleanPodPolicy", "Config", "Group", "RestartPolicy", "RunPolicy"]
+__all__ = ["CleanPodPolicy", "Config", "Group", "Replicas", "RestartPolicy", "RunPolicy", "Worker"]
 
 
 class RestartPolicy(Enum):
@@ -83,6 +84,36 @@ class Group:
 
     def __post_init__(self) -> None:
         group_of(type(self).__name__.lower(), self)
+
+
+@dataclass
+class Replicas(Group):
+    """
+    A group that says how many replicas it has.
+    """
+
+    image: Any = None
+    requests: Amounts = None
+    limits: Amounts = None
+    replicas: int | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+class Worker(Replicas):
+    """
+    The workers, which train.
+
+    Args:
+        image: Their container image; None for the task's.
+
+        requests: What each is sure to be given: flytekit's ``Resources``; None for the task's.
+
+        limits: What each may use at most; None for the task's.
+
+        replicas: How many.
+
+        restart_policy: When one that has ended is started again; None for never.
+    """
 
 
 class Config:

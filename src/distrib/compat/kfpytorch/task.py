@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.compat import _registration
 from distrib.compat._resources import Amounts
-from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy
+from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy, Worker
 from distrib.engines.flyte._members import WorkerResult
 
 if TYPE_CHECKING:
@@ -30,30 +30,6 @@ __all__ = [
     "RunPolicy",
     "Worker",
 ]
-
-
-@dataclass
-class Worker(Group):
-    """
-    The workers.
-
-    Args:
-        image: Their container image; None for the task's.
-
-        requests: What each is sure to be given: flytekit's ``Resources``; None for the task's.
-
-        limits: What each may use at most; None for the task's.
-
-        replicas: How many.
-
-        restart_policy: When one that has ended is started again; None for never.
-    """
-
-    image: Any = None
-    requests: Amounts = None
-    limits: Amounts = None
-    replicas: int | None = None
-    restart_policy: RestartPolicy | None = None
 
 
 @dataclass

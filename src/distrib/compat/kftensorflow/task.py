@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.compat import _registration
 from distrib.compat._resources import Amounts
-from distrib.compat._values import CleanPodPolicy, Config, Group, RestartPolicy, RunPolicy
+from distrib.compat._values import CleanPodPolicy, Config, Replicas, RestartPolicy, RunPolicy, Worker
 
 if TYPE_CHECKING:
     from distrib.compat._tasks import TensorflowFunctionTask
@@ -17,67 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["PS", "Chief", "CleanPodPolicy", "Evaluator", "RestartPolicy", "RunPolicy", "TensorflowFunctionTask", "TfJob", "Worker"]
 
 
-@dataclass
-class Chief(Group):
+class Chief(Replicas):
     """
-    The chief, which coordinates the others; none unless *replicas* is 1.
-
-    Args:
-        image: Its container image; None for the task's.
-
-        requests: What it is sure to be given: flytekit's ``Resources``; None for the task's.
-
-        limits: What it may use at most; None for the task's.
-
-        replicas: 0 or 1.
-
-        restart_policy: When it is started again; None for never.
+    The chief, which coordinates the others; none unless *replicas* is 1. The fields are those of :class:`Worker`.
     """
 
-    image: Any = None
-    requests: Amounts = None
-    limits: Amounts = None
-    replicas: int | None = None
-    restart_policy: RestartPolicy | None = None
+
+class PS(Replicas):
+    """
+    The parameter servers, which hold the variables of the others. The fields are those of :class:`Worker`.
+    """
 
 
 @dataclass
-class PS(Group):
+class Evaluator(Replicas):
     """
-    The parameter servers, which hold the variables of the others. The fields are those of :class:`Chief`.
-    """
-
-    image: Any = None
-    requests: Amounts = None
-    limits: Amounts = None
-    replicas: int | None = None
-    restart_policy: RestartPolicy | None = None
-
-
-@dataclass
-class Worker(Group):
-    """
-    The workers, which train. The fields are those of :class:`Chief`.
+    The evaluators, which follow the training. The fields are those of :class:`Worker`.
     """
 
-    image: Any = None
-    requests: Amounts = None
-    limits: Amounts = None
-    replicas: int | None = None
-    restart_policy: RestartPolicy | None = None
-
-
-@dataclass
-class Evaluator(Group):
-    """
-    The evaluators, which follow the training. The fields are those of :class:`Chief`.
-    """
-
-    image: Any = None
-    requests: Amounts = None
-    limits: Amounts = None
     replicas: int = 0
-    restart_policy: RestartPolicy | None = None
 
 
 #: Deprecated field -> what to write instead.
