@@ -50,6 +50,15 @@ def test_the_operators_resource(stage: Stage) -> None:
     assert stage.left() == []
 
 
+def test_nothing_is_left_out(stage: Stage) -> None:
+    """
+    The server is asked to refuse a field that it does not know: by itself it would leave it out.
+    """
+    stage.submit().cancel()
+    asked = [query for verb, _, query in stage.standin.requests if verb == "create"]
+    assert asked == [{"fieldValidation": "Strict"}] * 3
+
+
 def test_what_is_written_down(stage: Stage) -> None:
     """
     The annotation has what another machine needs to follow the run, and each submission its own time and name.
@@ -88,6 +97,7 @@ def test_all_is_taken_back(stage: Stage, verb: str, plural: str, answer: tuple[i
         ("the server could not find the requested resource", "workload"),
         ('secrets is forbidden: User "me" cannot create resource "secrets"', "docs/how-to/kubernetes.md"),
         ("etcdserver: request is too large", "storage"),
+        ('strict decoding error: unknown field "spec.template.spec.tolerationz"', "A slip in pod_patch"),
         ('namespaces "here" not found', "Create the namespace"),
     ],
 )

@@ -38,6 +38,7 @@ _REMEDIES = (
     ("request is too large", "Let large arguments and code go through a storage: kubernetes={'storage': 's3://…'}."),
     ("too long", "Let large arguments and code go through a storage: kubernetes={'storage': 's3://…'}."),
     ("could not find the requested resource", "Its controller is not installed in the cluster; kubernetes={'workload': 'job'} needs none."),
+    ("unknown field", "A slip in pod_patch, affinity or security_context, or the cluster is too old to know it."),
     ("cannot create resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
     ("cannot patch resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
     ("denied the request", "An admission webhook of the cluster does not allow it."),
