@@ -296,6 +296,14 @@ class TestRefusals:
         assert error.field in ("TF_CONFIG", "DISTRIB_REPLICA")
         assert "9,000 replicas" in str(error)
 
+    def test_cluster_that_is_far_too_large(self) -> None:
+        """
+        One of which not even the addresses could be made is refused before they are.
+        """
+        error = self.refused(InvalidJobError, chief=1, worker=2**31 - 1)
+        assert (error.field, error.value) == ("worker", 2**31)
+        assert "worker: 2,147,483,648 replicas; each has a variable with the addresses of all" in str(error)
+
     @pytest.mark.parametrize("variable", ["TF_CONFIG", "DISTRIB_REPLICA", "DISTRIB_RUN_ID"])
     def test_reserved_variables(self, variable: str) -> None:
         """

@@ -125,6 +125,7 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
         message = "run_policy.suspend=True: the local engine starts what it is given. Leave it out here."
         raise UnsupportedError(message, field="run_policy.suspend")
     check_variables(job)
+    _check_size(job)
     backend = job.backend
     cluster = example_cluster(job)
     preload = modules_to_preload(call.function, backend.preload, options.preload)
@@ -177,6 +178,19 @@ def _processes(job: Job, backend: Backend, cluster: ClusterSpec, own: Mapping[st
         _check_lengths(environment, replica)
         made.append(Process(replica=replica, environment=environment, own=own[replica.role]))
     return tuple(made)
+
+
+def _check_size(job: Job) -> None:
+    # Said at once: a thousand million addresses would take all memory before one variable of them is made.
+    most = LONGEST_VARIABLE // len('"127.0.0.1:1",')
+    if job.world_size > most:
+        role = max(job.groups, key=lambda group: group.replicas).role
+        raise InvalidJobError(
+            f"{role}: {job.world_size:,} replicas; each has a variable with the addresses of all, and the system takes "
+            f"{LONGEST_VARIABLE:,} bytes for one: enough for {most:,} at most. Use fewer replicas.",
+            field=role,
+            value=job.world_size,
+        )
 
 
 def _check_lengths(environment: Mapping[str, str], replica: Replica) -> None:
