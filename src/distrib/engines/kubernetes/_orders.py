@@ -15,6 +15,8 @@ from ..._cluster import ClusterSpec, Replica
 
 #: Of what a Secret holds; a pod whose distrib speaks another one refuses to start.
 FORMAT = 1
+#: Exit codes below it are the program's own, and under ``ExitCode`` no restart would help.
+FIRST_RETRYABLE = 128
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -109,7 +111,7 @@ class Orders:
         Whether a replica of *role* that fails with the exit code *code* is started again, as far as its own policy goes.
         """
         policy = self.restarts.get(role, "Never")
-        return policy in ("Always", "OnFailure") or (policy == "ExitCode" and code >= _FIRST_RETRYABLE)
+        return policy in ("Always", "OnFailure") or (policy == "ExitCode" and code >= FIRST_RETRYABLE)
 
     def to_json(self) -> bytes:
         """
@@ -131,7 +133,3 @@ class Orders:
             raise ValueError(f"the orders of this run are of format {spoken}; the distrib in this image reads format {FORMAT}.")
         cluster = {role: tuple(addresses) for role, addresses in given.pop("cluster").items()}
         return cls(cluster=cluster, services=tuple(given.pop("services")), deciders=tuple(given.pop("deciders")), **given)
-
-
-# What Kubeflow's ExitCode policy takes for retryable starts here.
-_FIRST_RETRYABLE = 128

@@ -32,6 +32,10 @@ __all__ = ["Refusal", "await_names", "environment", "fetch", "me_of", "read_orde
 
 _RESOLVERS = 16
 _AGAIN_SECONDS = 0.1
+#: After so long it is said that names are waited for.
+_PATIENCE_SECONDS = 15.0
+#: How many names a message has.
+_NAMED = 5
 
 
 class Refusal(Exception):  # noqa: N818  # it is no error of the program's
@@ -177,9 +181,6 @@ async def await_names(orders: Orders, me: Replica) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_PATIENCE_SECONDS = 15.0
-
-
 def _hosts(orders: Orders) -> list[str]:
     addresses = (address for of_role in orders.cluster.values() for address in of_role)
     return list(dict.fromkeys(address.rpartition(":")[0] for address in addresses))
@@ -263,9 +264,6 @@ def _dotted(numbers: tuple[int, ...]) -> str:
 def _few(names: tuple[str, ...] | list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
-
-
-_NAMED = 5
 
 
 def _counts(counted: Mapping[str, int]) -> str:

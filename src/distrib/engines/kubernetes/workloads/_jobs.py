@@ -10,14 +10,12 @@ from ...._fields import INT32
 from ...._model import CleanPodPolicy, RestartPolicy, RestartScope
 from ....errors import UnsupportedError
 from ....manifests import restart_policy
+from .._orders import FIRST_RETRYABLE
 from ._pods import template_of
 
 if TYPE_CHECKING:
     from ...._job import Job
     from ._base import Setting
-
-#: Exit codes below it are the program's own, and a restart would not help.
-FIRST_RETRYABLE = 128
 
 
 def job_spec(setting: Setting, role: str) -> dict[str, Any]:
