@@ -85,6 +85,12 @@ def become(argv: list[str]) -> NoReturn:
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
-        # Without the search path's frames; what is wrong is the word that the user wrote.
-        failure = type(error)(error.errno, f"the program cannot be started: {error.strerror}", argv[0])
-    raise failure
+        failure = not_started(error, argv[0])
+    raise failure  # without the search path's frames
+
+
+def not_started(error: OSError, program: str) -> OSError:
+    """
+    What is told where *program* cannot be started: what is wrong is the word that the user wrote.
+    """
+    return type(error)(error.errno, f"the program cannot be started: {error.strerror}", program)

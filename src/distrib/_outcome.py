@@ -146,7 +146,8 @@ def tell_end(status: int) -> dict[str, Any]:
         status: Its exit code, or the number of the signal that ended it, negative.
     """
     code = 128 - status if status < 0 else status or 1
-    how = f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}, before the function returned"
+    how = f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}"
+    how += "" if status else ", before the function returned"  # for a program 0 is an end like any other
     return {"type": "ProcessEnded", "text": how, "code": code, "ended": status, "traceback": "", "frames": [], "pickled": None}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -305,8 +306,6 @@ def in_fresh_interpreters(fails: bool) -> tuple[str, int, bool, bool]:
     """
     Whether this interpreter is a fresh one, and what it knows of its place.
     """
-    import sys
-
     import torch.distributed as dist
 
     from distrib.pytorch import process_group
@@ -328,3 +327,31 @@ def test_processes_may_be_fresh_interpreters() -> None:
         in_fresh_interpreters(fails=True)
     assert isinstance(caught.value.__cause__, RetryableError)
     assert caught.value.exit_code == 138
+
+
+def test_programs_are_trained_elastically_too(tmp_path: Path) -> None:
+    """
+    A command runs once in each process, with a place that the agents have dealt.
+    """
+    text = "import os, sys; open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').write(os.environ['WORLD_SIZE'])"
+    distrib.launch([sys.executable, "-c", text, tmp_path], framework="pytorch", elastic={"nproc_per_node": 2}, local=ECHO)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "2", "1": "2"}
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(7)"], 7, "ended with exit code 7"),
+        (["no-such-program"], 1, "FileNotFoundError: [Errno 2] the program cannot be started"),
+    ],
+)
+def test_a_failing_program_fails_elastic_training(program: list[str], code: int, said: str) -> None:
+    """
+    As it would without an agent between.
+    """
+    with pytest.raises(ReplicaFailedError) as caught:
+        distrib.launch(program, framework="pytorch", elastic={"max_restarts": 0}, local=ECHO)
+    assert caught.value.exit_code == code
+    assert said in str(caught.value)
+    assert "function" not in str(caught.value)
+    assert "subprocess" not in caught.value.traceback

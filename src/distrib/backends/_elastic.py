@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from distrib import _report
 from distrib._cluster import RUN_VARIABLE, Replica
-from distrib._command import Command
+from distrib._command import Command, not_started
 from distrib._outcome import ByRank, ProcessFailedError, end, tell_end
 from distrib._pickling import dumps
 from distrib._processes import call_in_child, die_like, say
@@ -66,6 +66,8 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
 
         EngineError: The nodes do not find each other.
 
+        OSError: The program to run cannot be started.
+
         SignalException: This node was told to stop, and no engine waits for how it ends.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -94,6 +96,10 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
             # Mostly because another node has failed, which is about to say why.
             _wait_for_the_cause()
             raise EngineError(f"{me.name} cannot meet the other nodes: {type(error).__name__}: {error}") from error
+        except OSError as error:
+            if isinstance(call, Command) and error.filename == call.argv[0]:
+                raise not_started(error, call.argv[0]) from None
+            raise
     nothing = pickle.dumps(None)
     return ByRank({rank: nothing if value is None else value for rank, value in values.items()})
 
