@@ -317,6 +317,20 @@ def test_an_image_of_a_group_holds_what_one_of_a_task_does(tmp_path, mode):
     assert (tags[0] != tags[1]) == (mode is CopyFileDetection.ALL)
 
 
+def test_an_image_of_a_plug_in_s_config_is_built_too():
+    """
+    A task made by ``distributed.from_flyte``, which knows images by their names, has it built when it is registered.
+    """
+    ImageBuildEngine.register("recorder", Recorder())
+    spec = ImageSpec(name="workers-of-theirs", registry="repo", builder="recorder")
+    config = their_tensorflow.TfJob(
+        worker=their_tensorflow.Worker(replicas=1, image=spec), ps=their_tensorflow.PS(replicas=0), chief=their_tensorflow.Chief(replicas=0)
+    )
+    custom = distrib.distributed.from_flyte(config)(train).get_custom(SETTINGS)
+    assert Recorder.asked.count("workers-of-theirs") == 1
+    assert custom["workerReplicas"]["image"] == spec.image_name()
+
+
 def test_a_pod_does_not_need_what_its_image_was_made_of():
     """
     There a task is made again, where the file of the image's requirements need not be.

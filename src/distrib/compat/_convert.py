@@ -6,7 +6,6 @@ Nothing of the plugins is imported: a configuration is known by its class and th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -16,11 +15,12 @@ from distrib import _fields
 from distrib._job import Job
 from distrib._model import ReplicaGroup, RunPolicy
 from distrib._refusal import refuse
+from distrib.engines.flyte._resources import name_of_image
 from distrib.errors import InvalidJobError
 
 from ._resources import resources_of
 
-__all__ = ["converted", "group_of", "image_name", "is_config", "is_image_spec", "job_of", "lacks_workers", "nodes_of", "run_policy_of"]
+__all__ = ["converted", "group_of", "is_config", "job_of", "lacks_workers", "nodes_of", "run_policy_of"]
 
 #: Role -> the field of TfJob that has held its number of replicas before.
 TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps": "num_ps_replicas", "evaluator": "num_evaluator_replicas"}
@@ -143,26 +143,7 @@ def _group(role: str, given: Any) -> ReplicaGroup:
 
 
 def _image(image: Any) -> str | None:
-    return image_name(image) if is_image_spec(image) else image
-
-
-def is_image_spec(image: object) -> bool:
-    """
-    Whether it is flytekit's ``ImageSpec``.
-    """
-    return callable(getattr(image, "image_name", None))
-
-
-def image_name(spec: Any) -> str:
-    """
-    What flytekit's ``ImageSpec`` will be called once it is built; a name that stands for it where that cannot be known.
-    """
-    # Of a copy: it keeps the tag that it has worked out once, and only when the task is registered it is told of the sources.
-    aside = copy.copy(spec)
-    try:
-        return str(aside.image_name())
-    except (OSError, ValueError):  # pods do not have the files that it is made of; the sources are not known yet
-        return f"{aside.name}:{aside.id.replace('-', '_')}"
+    return name_of_image(image) if callable(getattr(image, "image_name", None)) else image
 
 
 def _restart(policy: Any) -> Any:

@@ -14,12 +14,11 @@ from distrib._refusal import refuse
 from distrib.engines.flyte._task import DistributedFlyteTask
 from distrib.errors import ReplicaFailedError
 
-from ._convert import image_name, is_config, is_image_spec, job_of, nodes_of
+from ._convert import is_config, job_of, nodes_of
 from ._resources import parsed
 
 __all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
 
-_ROLES = ("chief", "worker", "ps", "evaluator", "master")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
 
 
@@ -49,10 +48,6 @@ class _PluginTask(DistributedFlyteTask):
     @staticmethod
     def _job_of(config: Any) -> Job:
         return job_of(config)
-
-    def _image_specs(self) -> dict[str, Any]:
-        images: list[Any] = [getattr(getattr(self.task_config, role, None), "image", None) for role in _ROLES]
-        return {image_name(image): image for image in images if is_image_spec(image)}
 
     def _run_here(self, inputs: Mapping[str, Any]) -> Any:
         """

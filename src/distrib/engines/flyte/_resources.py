@@ -4,6 +4,7 @@ The resources, image and variables of a task: what the job says and what Flyte's
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,17 @@ from ...manifests import escaped
 if TYPE_CHECKING:
     from ..._job import Job
 
-__all__ = ["as_texts", "environment_of", "from_flyte", "image_of", "shared_memory_of", "to_flyte", "with_images", "with_resources"]
+__all__ = [
+    "as_texts",
+    "environment_of",
+    "from_flyte",
+    "image_of",
+    "name_of_image",
+    "shared_memory_of",
+    "to_flyte",
+    "with_images",
+    "with_resources",
+]
 
 #: Our field -> flytekit's.
 _FIELDS = {"cpu": "cpu", "memory": "mem", "gpu": "gpu", "ephemeral_storage": "ephemeral_storage"}
@@ -85,7 +96,25 @@ def image_of(job: Job, given: Any) -> Any:
     return given if given is not None else job.image
 
 
-def with_images(custom: Mapping[str, Any], settings: Any, specs: Mapping[str, Any]) -> dict[str, Any]:
+#: What an image will be called once it is built -> flytekit's ``ImageSpec``: jobs know images by their names.
+_specs: dict[str, Any] = {}
+
+
+def name_of_image(spec: Any) -> str:
+    """
+    What flytekit's ``ImageSpec`` will be called once it is built; a name that stands for it where that cannot be known.
+    """
+    # Of a copy: it keeps the tag that it has worked out once, and only when the task is registered it is told of the sources.
+    aside = copy.copy(spec)
+    try:
+        name = str(aside.image_name())
+    except (OSError, ValueError):  # pods do not have the files that it is made of; the sources are not known yet
+        name = f"{aside.name}:{aside.id.replace('-', '_')}"
+    _specs[name] = spec
+    return name
+
+
+def with_images(custom: Mapping[str, Any], settings: Any) -> dict[str, Any]:
     """
     What Flyte is told of the groups, with images that it can pull: those that flytekit is to build, and placeholders filled in.
 
@@ -93,24 +122,28 @@ def with_images(custom: Mapping[str, Any], settings: Any, specs: Mapping[str, An
         custom: What it is told, from which the images are taken.
 
         settings: flytekit's, of the registration.
-
-        specs: What an image will be called once it is built -> flytekit's ``ImageSpec``.
     """
-    from flytekit.core.python_auto_container import get_registerable_container_image, update_image_spec_copy_handling
-
-    # Without code beside it, the sources go into the image.
-    for spec in specs.values():
-        update_image_spec_copy_handling(spec, settings)
 
     def put(given: Any) -> Any:
         if not isinstance(given, dict):
             return given
         filled = {key: put(value) for key, value in given.items()}
         if "image" in filled and settings.image_config is not None:
-            filled["image"] = get_registerable_container_image(specs.get(filled["image"], filled["image"]), settings.image_config)
+            filled["image"] = _registered_image(filled["image"], settings)
         return filled
 
     return {key: put(value) for key, value in custom.items()}
+
+
+def _registered_image(name: str, settings: Any) -> str:
+    from flytekit.core.python_auto_container import get_registerable_container_image, update_image_spec_copy_handling
+
+    spec = _specs.get(name)
+    if spec is not None:
+        # Where code is not sent by itself, it goes into the image.
+        update_image_spec_copy_handling(spec, settings)
+    image: str = get_registerable_container_image(name if spec is None else spec, settings.image_config)
+    return image
 
 
 def environment_of(job: Job, given: Mapping[str, str]) -> dict[str, str]:

@@ -113,12 +113,6 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         requests, limits = filled.resources_requests(role), filled.resources_limits(role)
         return job.evolve(image=job.image_of(role), requests=requests, limits=limits)
 
-    def _image_specs(self) -> dict[str, Any]:
-        """
-        What an image of a group will be called once it is built -> flytekit's ``ImageSpec``. Those of jobs are texts.
-        """
-        return {}
-
     def get_custom(self, settings: SerializationSettings) -> dict[str, Any] | None:
         """
         The part of the template that is the type's own.
@@ -126,7 +120,7 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         Raises:
             UnsupportedError: Flyte cannot be told a field of the job, or has no task type for its framework.
         """
-        return _resources.with_images(self._wire().custom, settings, self._image_specs()) or None
+        return _resources.with_images(self._wire().custom, settings) or None
 
     @property
     def container_image(self) -> Any:
