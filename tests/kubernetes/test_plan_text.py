@@ -192,6 +192,21 @@ def test_kubectl_reads_the_same(tmp_path: Path) -> None:
         assert read_all(told) == documents(plan)
 
 
+def test_a_pod_of_an_applied_plan_says_what_is_missing(tmp_path: Path) -> None:
+    """
+    The command, the variables and the Secret of a plan that somebody has applied by hand start our own process, which finds no call.
+    """
+    secret, job, _ = documents(plan_of(Job("jax", worker=1), workload="job", python=sys.executable))
+    (tmp_path / "orders.json").write_text(secret["stringData"]["orders.json"], encoding="utf-8")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each.get("value", "0") for each in container["env"]}
+    places = {"DISTRIB_MOUNT": str(tmp_path), "DISTRIB_TERMINATION_LOG": str(tmp_path / "message")}
+    done = subprocess.run(container["command"], env={**os.environ, **variables, **places}, capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert "the run's Secret has no call.pickle" in done.stderr
+    assert "Submit it with distrib." in json.loads((tmp_path / "message").read_text(encoding="utf-8"))["text"]
+
+
 def read_all(text: str) -> list[Any]:
     """
     Documents of JSON, one behind the other.

@@ -209,7 +209,7 @@ def _part(orders: Orders, key: str) -> bytes:
     if path.exists():
         return path.read_bytes()
     if orders.storage is None:
-        raise Refusal(f"the run's Secret has no {key}, and there is no storage.")
+        raise Refusal(f"the run's Secret has no {key}, and there is no storage: a plan is printed without it. Submit it with distrib.")
     from . import _storage
 
     url = f"{orders.storage}/{key}"
