@@ -10,7 +10,7 @@ import borrowed
 import flytekit
 import pytest
 import surface_flows as flows
-from flytekit import PythonFunctionTask, Resources, Secret, dynamic, task, workflow
+from flytekit import PodTemplate, PythonFunctionTask, Resources, Secret, dynamic, task, workflow
 from flytekit.configuration import FastSerializationSettings, Image, ImageConfig, SerializationSettings
 from flytekit.core.base_task import TaskResolverMixin
 from flytekit.core.context_manager import ExecutionState, FlyteContextManager
@@ -18,6 +18,7 @@ from flytekit.core.local_cache import LocalTaskCache
 from flytekit.core.python_auto_container import default_task_resolver
 from flytekit.tools.translator import get_serializable
 from google.protobuf.json_format import MessageToDict
+from kubernetes.client import V1Container, V1PodSpec, V1VolumeMount
 
 from distrib import InvalidJobError, Job, UnsupportedError, distributed
 
@@ -518,6 +519,26 @@ def test_settings_that_contradict_the_job_are_refused():
             distributed(framework="tensorflow", worker=1, flyte=settings, **given)(train)
         with pytest.raises(InvalidJobError, match=r"flyte\.\w+.*write it once"):
             task(task_config=Job("tensorflow", worker=1, **given), **settings)(train)
+
+
+def test_two_volumes_of_shared_memory_are_refused():
+    """
+    Flyte starts no pod whose template has something of its own where the shared memory goes; a container beside it may.
+    """
+
+    def train(x: int) -> int:
+        return x
+
+    def template(primary):
+        mounts = [V1VolumeMount(name="own", mount_path="/dev/shm")]
+        pod = V1PodSpec(containers=[V1Container(name="main", volume_mounts=mounts)])
+        return PodTemplate(primary_container_name=primary, pod_spec=pod)
+
+    job = Job("tensorflow", worker=2, limits={"shared_memory": "1Gi"})
+    with pytest.raises(InvalidJobError, match=r"flyte\.shared_memory='1Gi': .*/dev/shm too; leave one of them out"):
+        task(task_config=job, pod_template=template("main"))(train)
+    assert task(task_config=job.evolve(limits=None), pod_template=template("main"))(train).job.limits is None
+    assert task(task_config=job, pod_template=template("other"))(train).job is job
 
 
 def test_a_dynamic_workflow_with_a_job_runs_here():

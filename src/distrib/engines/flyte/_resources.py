@@ -21,6 +21,7 @@ __all__ = [
     "environment_of",
     "from_flyte",
     "image_of",
+    "mounts_shared_memory",
     "name_of_image",
     "shared_memory_of",
     "to_flyte",
@@ -28,6 +29,7 @@ __all__ = [
     "with_resources",
 ]
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
 #: Our field -> flytekit's.
 _FIELDS = {"cpu": "cpu", "memory": "mem", "gpu": "gpu", "ephemeral_storage": "ephemeral_storage"}
 
@@ -169,6 +171,15 @@ def shared_memory_of(job: Job, given: bool | str | None) -> bool | str | None:
     if given is not None and size is not None and given != size:
         raise refuse("flyte.shared_memory", given, f"the job's own resources say shared_memory={size!r}; write it once.")
     return given if given is not None else size
+
+
+def mounts_shared_memory(template: Any) -> bool:
+    """
+    Whether flytekit's pod template has something of its own at ``/dev/shm``, where Flyte then refuses to put more memory.
+    """
+    containers = getattr(getattr(template, "pod_spec", None), "containers", None) or ()
+    mounts = (mount for each in containers if each.name == template.primary_container_name for mount in each.volume_mounts or ())
+    return any(mount.mount_path == _SHARED_MEMORY for mount in mounts)
 
 
 def _shared_memory(job: Job, role: str) -> str | None:

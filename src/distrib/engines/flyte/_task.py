@@ -15,6 +15,7 @@ from flytekit.core.resources import Resources, ResourceSpec, construct_extended_
 from flytekit.extend import TaskPlugins
 
 from ..._job import Job
+from ..._refusal import refuse
 from ...errors import InvalidJobError, UnsupportedError
 from . import _late, _resources
 from ._resolver import resolver_for
@@ -196,7 +197,9 @@ def _check_said_once(job: Job, keywords: dict[str, Any]) -> None:
         raise InvalidJobError(f"flyte.{name}: the task has keywords of its own; write @task({name}=...).", field=f"flyte.{name}")
     _resources.image_of(job, keywords.get("container_image"))
     _resources.environment_of(job, keywords.get("environment") or {})
-    _resources.shared_memory_of(job, keywords.get("shared_memory"))
+    shared_memory = _resources.shared_memory_of(job, keywords.get("shared_memory"))
+    if shared_memory and _resources.mounts_shared_memory(keywords.get("pod_template")):
+        raise refuse("flyte.shared_memory", shared_memory, "the pod template has a volume at /dev/shm too; leave one of them out.")
     for name in ("requests", "limits"):
         for given in (name, "resources"):
             if keywords.get(given) is not None and _resources.to_flyte(getattr(job, name), name) is not None:
