@@ -115,7 +115,7 @@ class TestSignals:
     @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
     def test_a_second_one_leaves_out_the_grace_period(self, launcher: Launcher, number: signal.Signals) -> None:
         """
-        Whoever presses Ctrl-C again does not wait any longer; the same for the other signals.
+        Whoever presses Ctrl-C again does not wait any longer, which is said where the end takes a while; the same for the other signals.
         """
         process = under_a_shell(launcher, TRAIN + '\n    train("stay")\n')
         pids = [launcher.await_sign("worker-0"), launcher.await_sign("worker-1")]
@@ -123,6 +123,9 @@ class TestSignals:
         os.kill(pid, number)
         launcher.await_sign("asked-worker-0")
         launcher.await_sign("asked-worker-1")
+        key = "Ctrl-C" if number == signal.SIGINT else number.name
+        assert process.stderr is not None
+        assert next((line for line in process.stderr if "is being stopped" in line), "").endswith(f"; another {key} stops it at once\n")
         os.kill(pid, number)
         assert code_of(launcher, process) == CODES[number]
         assert not any(map(is_alive, pids))
@@ -420,7 +423,7 @@ class TestSupervisor:
     @pytest.mark.parametrize("start_method", ["fork", "spawn"])
     def test_killed(self, meeting: Path, start_method: str) -> None:
         """
-        When the supervisor is killed, the caller gets an error, and the replicas and their descendants are gone when it does.
+        When the supervisor is killed, the caller gets an error, and the replicas and their descendants are gone or about to be.
         """
         local = {"echo": False, "start_method": start_method}
         run = task(leave_descendants_with_environment, local=local).submit(str(meeting))
@@ -428,7 +431,7 @@ class TestSupervisor:
         os.kill(supervisor_of(run), signal.SIGKILL)
         with pytest.raises(RunFailedError, match="the process that supervised the replicas is gone, killed from outside"):
             run.result(PATIENCE)
-        assert not any(is_alive(int(path.read_text())) for path in meeting.iterdir())
+        eventually(lambda: not any(is_alive(int(path.read_text())) for path in meeting.iterdir()), "all to be gone")
         for seen in (run, distrib.get_run(run.id)):
             status = seen.status()
             assert (status.state, status.reason) == (RunState.FAILED, "SupervisorLost")
@@ -451,6 +454,13 @@ class TestSupervisor:
         with pytest.raises(distrib.SubmitError, match=r"/nowhere/python"):
             task(fates.name).submit()
         assert distrib.runs() == []
+
+    def test_cannot_start_with_the_jobs_variables(self) -> None:
+        """
+        A variable of the job with which no interpreter starts is no mystery: its exit code is told, and what it said is on the terminal.
+        """
+        with pytest.raises((distrib.SubmitError, RunFailedError), match=r"supervis.* ended .*with code 1"):
+            task(fates.name, env={"PYTHONHASHSEED": "none"})()
 
 
 def leave_descendants_with_environment(meeting: str) -> None:

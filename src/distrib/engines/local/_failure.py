@@ -21,7 +21,7 @@ def error_of(folder: str, progress: Progress) -> EngineError:
     The error of a run that is over and has not succeeded, its cause attached.
     """
     if progress.reason == SUPERVISOR_LOST:
-        return _supervisor_lost(folder)
+        return _supervisor_lost(folder, progress.code)
     if progress.state is RunState.CANCELLED:
         return RunCancelledError(f"the run was cancelled: {progress.reason}. {_where(folder)}")
     if progress.reason.startswith("DeadlineExceeded"):
@@ -72,11 +72,14 @@ def _original(folder: str, name: str) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
-def _supervisor_lost(folder: str) -> RunFailedError:
+def _supervisor_lost(folder: str, code: int | None) -> RunFailedError:
     """
     The error for a run whose supervisor ended without a word.
     """
     said = tail(os.path.join(folder, "logs", "supervisor.log"), 5)
     end = f"\n{said}" if said else ""
-    hint = "the process that supervised the replicas is gone" + ("" if said else ", killed from outside (out of memory?)")
-    return RunFailedError(f"the run failed: {hint}; its replicas were stopped. {_where(folder)}{end}")
+    by_itself = code is not None and code >= 0
+    how = f"ended with code {code}" if by_itself else "is gone" if said else "is gone, killed from outside (out of memory?)"
+    return RunFailedError(
+        f"the run failed: the process that supervised the replicas {how}; its replicas were stopped. {_where(folder)}{end}"
+    )

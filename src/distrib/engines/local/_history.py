@@ -167,6 +167,8 @@ class Progress:
         self.root = ""
         self.restarts = 0
         self.finished = False
+        #: The exit code of a supervisor that ended without a word, where it is known; negative for a signal.
+        self.code: int | None = None
         #: What each replica said about its last failure, should its own notes of it be missing.
         self.raised: dict[str, dict[str, Any]] = {}
 
@@ -187,10 +189,11 @@ class Progress:
             self.restarts += kind == "restarting"
             self.state = {"started": RunState.RUNNING, "restarting": RunState.RESTARTING}.get(kind, self.state)
 
-    def lose(self) -> None:
+    def lose(self, code: int | None = None) -> None:
         """
         The supervisor ended without a word, and the replicas with it.
         """
+        self.code = code
         self.state, self.reason, self.finished = RunState.FAILED, SUPERVISOR_LOST, True
         self._stop("Waiting", "Running", "Stopping")
 

@@ -109,10 +109,13 @@ def kill_and_wait(pids: list[int], seconds: float) -> None:
         try:
             number = os.pidfd_open(pid)
             watched.add(number)
+            poll.register(number, select.POLLIN)
+        except (OSError, AttributeError):  # it is gone, or this system has no such descriptors
+            pass
+        try:
             os.kill(pid, signal.SIGKILL)
-        except (OSError, AttributeError):  # it is gone, belongs to another user, or this system has no such descriptors
-            continue
-        poll.register(number, select.POLLIN)
+        except OSError:  # it is gone, or belongs to another user
+            pass
     left = set(watched)
     until = time.monotonic() + seconds
     while left and (ready := poll.poll(1000 * max(0.0, until - time.monotonic()))):

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import select
-import signal
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from ..._cluster import RUN_VARIABLE
 from ...engine import RunState, RunStatus
 from ...errors import EngineError, RunFailedError, SubmitError
 from ._history import Progress, outdated, remove
-from ._linux import processes_with
+from ._linux import kill_and_wait, processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
 from ._stored import AWAKE_SECONDS, StoredRun, deadline_of, still_running
 
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 _CHUNK = 1 << 16
-# How long to wait for processes that were killed, and how often to look.
+# How long to wait for processes that were killed.
 _GONE_SECONDS = 5.0
-_GONE_LOOK_SECONDS = 0.01
 # A step of the start is told about when it has taken longer than this.
 _LONG_SECONDS = 1.0
 
@@ -213,13 +211,10 @@ class LocalRun(StoredRun[R_co]):
     def _supervisor_lost(self) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
         while left := processes_with(RUN_VARIABLE, self.id):
-            for pid in left:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_and_wait(left, _GONE_SECONDS)
             if time.monotonic() > deadline:  # nothing more can be done from here
                 break
-            time.sleep(_GONE_LOOK_SECONDS)
-        self._live.lose()
+        self._live.lose(code=self._process.wait())
 
     def _summarise(self) -> None:
         if self._teller is not None:
