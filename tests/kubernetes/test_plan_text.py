@@ -24,6 +24,7 @@ from distrib._converter import job_from_data, job_to_data
 from distrib.engine import Call
 from distrib.engines.kubernetes import KubernetesOptions
 from distrib.engines.kubernetes._plan import KubernetesPlan, make_plan
+from distrib.errors import MissingDependencyError
 from distrib.testing._calls import name as any_call
 
 GOLDEN = Path(__file__).parents[1] / "data" / "manifests"
@@ -256,6 +257,16 @@ def test_it_takes_no_cluster_and_is_the_same_everywhere(tmp_path: Path) -> None:
         printed.append(done.stdout)
     assert printed[0] == printed[1]
     assert printed[0].count("kind: Secret") == 4
+
+
+def test_printing_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A plan can be made without PyYAML, and printing it says what to install.
+    """
+    plan = plan_of(Job("jax", worker=1))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingDependencyError, match="distrib\\[kubernetes\\]"):
+        str(plan)
 
 
 def test_two_thousand_replicas() -> None:

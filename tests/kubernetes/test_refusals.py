@@ -21,6 +21,7 @@ from distrib.engine import Call
 from distrib.engines.kubernetes import KubernetesOptions
 from distrib.engines.kubernetes._plan import make_plan
 from distrib.errors import InvalidJobError, UnsupportedError
+from distrib.manifests import operator_job
 
 MANY = 4000
 LONG = "x" * 131_072
@@ -402,6 +403,31 @@ def test_a_backend_without_an_operator() -> None:
             assert plan_of(job, workload=workload).rendered.orders.coordinator == "peer-0"
         with pytest.raises(UnsupportedError, match=r"kubernetes\.workload='operator': there is no .* for ring\. Leave it out"):
             plan_of(job, workload="operator")
+
+
+class Wordy(Ring):
+    """
+    A backend whose only role has a long name.
+    """
+
+    name = "wordy"
+    roles = (Role("p" * 55, at_least=1),)
+
+
+def test_a_role_with_a_long_name() -> None:
+    """
+    A role that leaves no name for the run is refused, as one of the framework's.
+    """
+    with backends.standing_in("wordy", Wordy()), pytest.raises(InvalidJobError, match=r"^p{55}=2: .* leave none for the run"):
+        plan_of(Job("wordy", **{"p" * 55: 2}))
+
+
+def test_a_manifest_without_an_operator() -> None:
+    """
+    What backends build their manifests with says so where there is none.
+    """
+    with pytest.raises(UnsupportedError, match="framework='jax': there is no Kubernetes operator for it"):
+        operator_job(Job("jax", worker=1), None)
 
 
 ROLES = {"tensorflow": ("chief", "worker", "ps", "evaluator"), "pytorch": ("master", "worker"), "jax": ("worker",)}

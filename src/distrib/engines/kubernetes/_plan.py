@@ -65,7 +65,7 @@ class Rendered:
     orders: Orders
 
 
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True, slots=False, repr=False)
 class KubernetesPlan(Plan[R_co]):
     """
     The objects of a job on Kubernetes.
@@ -183,8 +183,9 @@ def _style(text: str) -> str | None:
 def _name(job: Job, call: Call[Any], workload: Workload) -> str:
     longest = workload.longest_name(job) - SUFFIX
     if longest < 1:
-        group = max(job.groups, key=lambda group: group.replicas)
-        raise refuse(group.role, group.replicas, "no name is left for a run with so many replicas; use fewer.")
+        group = max(job.groups, key=lambda group: len(f"{group.role}{group.replicas}"))
+        why = "the names of its pods leave none for the run, in 63 characters; the backend has to give the role a shorter one."
+        raise refuse(group.role, group.replicas, why)
     if job.name is not None:
         if len(job.name) > longest:
             why = (
