@@ -80,6 +80,7 @@ class StandIn:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.tokens: set[str] | None = None
         self.is_down = False
+        self.keeps_connections = True
         #: Pods that do not go away when they are deleted.
         self.lingering = False
         self.logs: dict[tuple[str, int], list[tuple[str, bytes]]] = {}
@@ -367,6 +368,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, pieces: Iterator[bytes | None]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
+        if not self.standin.keeps_connections:
+            self.send_header("Connection", "close")
         self.end_headers()
         cuts = self.standin.cuts
         for piece in pieces:

@@ -216,6 +216,18 @@ class TestRequests:
         assert list(stream.lines()) == []
         assert time.monotonic() - begun < 5
 
+    def test_streams_of_connections_for_one_answer(self, standin: StandIn) -> None:
+        """
+        The same where something in between keeps no connections, so that only the answer knows its socket.
+        """
+        standin.keeps_connections = False
+        stream = Client().watch(PODS, "here", 60, resourceVersion="0")
+        closing = threading.Thread(target=lambda: (time.sleep(0.1), stream.close()), daemon=True)
+        closing.start()
+        assert list(stream.lines()) == []
+        closing.join(5)
+        assert not closing.is_alive()
+
     def test_broken_streams(self, standin: StandIn) -> None:
         """
         A stream that breaks says so, and what came before is told.

@@ -160,8 +160,8 @@ class Stream:
         Have enough of it; also from another thread, while the first one waits for more.
         """
         self._closed = True
-        with suppress(OSError, AttributeError, ValueError):
-            self._response.connection.sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError, AttributeError, ValueError, RuntimeError):  # it has ended by itself
+            _hang_up(self._response)
         with suppress(OSError, AttributeError, ValueError):
             self._response.close()
 
@@ -405,6 +405,16 @@ def _keep_alive() -> list[tuple[int, int, int]]:
         if hasattr(socket, name):  # not on every system
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
     return options
+
+
+def _hang_up(response: Any) -> None:
+    """
+    Wake whoever waits for more of an answer. Without that, closing it would wait for him.
+    """
+    if hasattr(response, "shutdown"):  # since urllib3 2.3
+        response.shutdown()
+    else:  # the connection has let go of its socket if it is for one answer only
+        response._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  # has no other name
 
 
 def _refusal(response: Any, what: str) -> ApiError:

@@ -174,8 +174,8 @@ class KubernetesRun(Run[R_co]):
             yield from channel.take()
         finally:
             channel.end()
+            follower.unlisten(see)  # first: a pod that is new just now would be read on
             logs.close()
-            follower.unlisten(see)
 
 
 def _lines(pieces: Iterator[tuple[str, bytes]], *, prefixed: bool) -> Iterator[str]:
