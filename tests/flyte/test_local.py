@@ -17,6 +17,8 @@ from flytekit.testing import task_mock
 
 import distrib
 from distrib import ReplicaFailedError
+from distrib.engines.flyte._members import Carrying
+from distrib.engines.local._preload import modules_to_preload
 
 SCRIPTS = Path(sys.executable).parent
 HERE = Path(__file__).parent
@@ -230,6 +232,20 @@ def test_what_flytekit_notes_beside_a_value_arrives(tmp_path):
     assert tracker.get(first).dynamic_partitions == {"of": "worker-0"}
     assert tracker.get(second) is None
     assert SyncCheckpoint(str(tmp_path / "again"), str(tmp_path / "checkpoint")).read() == b"2"
+
+
+def test_what_the_function_imports_is_imported_once():
+    """
+    The local engine sees the function itself, and loads its framework before it forks the replicas.
+    """
+
+    def train() -> object:
+        import keras
+
+        return keras
+
+    known = ("tensorflow", "keras")
+    assert modules_to_preload(Carrying(train, here=True), known, None) == modules_to_preload(train, known, None) == ("keras",)
 
 
 def test_what_keeps_a_nested_function_here_is_named():
