@@ -41,7 +41,7 @@ LEVELS = (
 HEAVY = {"tensorflow", "keras", "tf_keras", "torch", "jax", "numpy", "flytekit", "kubernetes", "hypothesis", "pytest", "IPython"}
 
 #: What flytekit loads, or what is loaded once flytekit is.
-FLYTEKITS = {"_flyte.py", "engines/flyte/_resolver.py", "engines/flyte/_task.py"}
+FLYTEKITS = {"_flyte.py", "compat/_tasks.py", "engines/flyte/_resolver.py", "engines/flyte/_task.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -1,5 +1,5 @@
 """
-The plugins' classes of tasks. Only :mod:`._registration` imports this module: flytekit has to be there first.
+The plugins' classes of tasks. Only :mod:`._registration` imports this module, when flytekit is wanted.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import flytekit  # noqa: F401  # first, because it loads our own task
+
 from distrib import _fields
 from distrib._job import Job
 from distrib._refusal import refuse
+from distrib.engines.flyte._resources import mounts_shared_memory
 from distrib.engines.flyte._task import DistributedFlyteTask
 from distrib.errors import ReplicaFailedError
 
@@ -18,8 +21,6 @@ from ._convert import is_config, job_of, nodes_of
 from ._resources import parsed
 
 __all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
-
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the place itself, and not a file in it
 
 
 class _PluginTask(DistributedFlyteTask):
@@ -41,8 +42,7 @@ class _PluginTask(DistributedFlyteTask):
             if isinstance(keywords.get(name), str):
                 keywords[name] = _fields.attempt(name, _resources, keywords[name])
         if getattr(task_config, "increase_shared_mem", False) and not keywords.get("shared_memory"):
-            # Flyte refuses a second volume at that place.
-            keywords["shared_memory"] = None if _mounts_shared_memory(keywords.get("pod_template")) else True
+            keywords["shared_memory"] = None if mounts_shared_memory(keywords.get("pod_template")) else True
         super().__init__(task_config, task_function, **keywords)
 
     @staticmethod
@@ -67,19 +67,52 @@ class _PluginTask(DistributedFlyteTask):
 
 class TensorflowFunctionTask(_PluginTask):
     """
-    The task of a ``TfJob``.
+    The task of a ``TfJob``: what ``@task(task_config=TfJob(...))`` makes, and a decorator of its own.
+
+    Args:
+        task_config: The config.
+
+        task_function: The function; without one this is a decorator.
+
+        keywords: Those of flytekit's ``@task``. Resources may be texts, as in ``requests="cpu=2,mem=4Gi"``.
+
+    .. doctest::
+
+        >>> from distrib.compat.kftensorflow import TensorflowFunctionTask, TfJob, Worker
+        >>> @TensorflowFunctionTask(task_config=TfJob(worker=Worker(replicas=2)), retries=1)
+        ... def train(epochs: int) -> None: ...
+        >>> train.task_type, train.metadata.retries, train.job
+        ('tensorflow', 1, Job('tensorflow', worker=2))
     """
 
 
 class PyTorchFunctionTask(_PluginTask):
     """
-    The task of a ``PyTorch``.
+    The task of a ``PyTorch``; its arguments are those of :class:`~distrib.compat.kftensorflow.TensorflowFunctionTask`.
+
+    .. doctest::
+
+        >>> from flytekit import task
+        >>> from distrib.compat.kfpytorch import PyTorch, Worker
+        >>> @task(task_config=PyTorch(worker=Worker(replicas=2)), shared_memory="2Gi")
+        ... def train(epochs: int) -> None: ...
+        >>> train
+        <distrib.compat._tasks.PyTorchFunctionTask object at ...>
     """
 
 
 class PytorchElasticFunctionTask(_PluginTask):
     """
-    The task of an ``Elastic``.
+    The task of an ``Elastic``; its arguments are those of :class:`~distrib.compat.kftensorflow.TensorflowFunctionTask`.
+
+    .. doctest::
+
+        >>> from flytekit import task
+        >>> from distrib.compat.kfpytorch import Elastic
+        >>> @task(task_config=Elastic(nnodes="1:2", nproc_per_node=4))
+        ... def train(epochs: int) -> None: ...
+        >>> train.min_nodes, train.max_nodes
+        (1, 2)
     """
 
     #: How nodes find each other.
@@ -125,8 +158,3 @@ def _resources(text: str) -> Any:
     from flytekit import Resources
 
     return Resources(**parsed(text))
-
-
-def _mounts_shared_memory(template: Any) -> bool:
-    containers = getattr(getattr(template, "pod_spec", None), "containers", None) or ()
-    return any(mount.mount_path == _SHARED_MEMORY for container in containers for mount in container.volume_mounts or ())

@@ -63,7 +63,7 @@ class RunPolicy:
 
     .. doctest::
 
-        >>> from distrib.compat._values import CleanPodPolicy, RunPolicy
+        >>> from distrib.compat.kftensorflow import CleanPodPolicy, RunPolicy
         >>> RunPolicy(CleanPodPolicy.ALL, backoff_limit=3).backoff_limit
         3
     """
