@@ -4,6 +4,7 @@ What a user reads: of a start that takes long, of a run's end, and of what went 
 
 from __future__ import annotations
 
+import faulthandler
 import linecache
 import os
 import re
@@ -131,7 +132,7 @@ class TestOnTheTerminal:
             train()
         """)
         first, last = done.stderr.splitlines()
-        assert first == "distrib: worker-0 restarts after 0 s (restart 1)"
+        assert first == "distrib: worker-0 ended with exit code 3; it restarts after 0 s (restart 1)"
         assert re.fullmatch(r"distrib: my-job-\S+ succeeded in \d+\.\d s \(1 replica, 1 restart\); logs: (\S+)", last)
         assert Path(last.rpartition(" ")[2], "worker-0.log").exists()
 
@@ -245,8 +246,22 @@ class TestWho:
             os._exit(5)
 
         error = report_of(crash)
-        assert str(error).splitlines()[1:4] == ["  | line 98", "  | line 99", f"  | {'x' * 160}"]
+        assert str(error).splitlines()[1:4] == ["  | line 98", "  | line 99", f"  | {'x' * 199}…"]
         assert error.log_tail.splitlines()[-2] == "line 99"
+
+    def test_crash_that_python_tells_of(self) -> None:
+        """
+        Of the frames that ``faulthandler`` writes, the user's are shown, not ours around them.
+        """
+
+        def crash() -> None:
+            faulthandler.enable()
+            _kill_myself(signal.SIGSEGV)
+
+        error = report_of(crash)
+        assert "in crash\n" in str(error)
+        assert "_supervisor.py" not in str(error)
+        assert "_supervisor.py" in error.log_tail
 
     def test_several(self, meeting: Path) -> None:
         """

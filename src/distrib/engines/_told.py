@@ -40,7 +40,7 @@ _NAMED = 3
 _FRAMES = 2
 _TEXT_LINES = 3
 _TAIL_LINES = 3
-_LINE = 160
+_LINE = 200
 
 
 _OURS = str(Path(__file__).absolute().parents[1]) + os.sep
@@ -78,7 +78,7 @@ def replica_failed(
     lines = [f"{name}{process} {_what_happened(details, code, number, hint, raised=raised)}"]
     lines += _frames(details.get("frames", []))
     if not raised:
-        lines += [f"  | {line[:_LINE]}" for line in log_tail.splitlines()[-_TAIL_LINES:]]
+        lines += [f"  | {_cut(line)}" for line in _theirs(log_tail)[-_TAIL_LINES:]]
     error = ReplicaFailedError(
         "\n".join([*lines, end]),
         replica=name,
@@ -110,12 +110,21 @@ def _what_happened(details: Mapping[str, Any], code: int | None, number: int | N
     if details.get("returned"):
         return "returned, and was to be started again: with restart_policy=Always only the other replicas can end the run"
     if raised:
-        text = [line[:_LINE] for line in details["text"].splitlines() if line.strip()][: details["lines"]]
+        text = [_cut(line) for line in details["text"].splitlines() if line.strip()][: details["lines"]]
         said = "\n  ".join([": ".join([details["type"], *text[:1]]), *text[1:]])
         return f"failed with {said}{f' (exit code {code})' if code else ''}"
     if number is not None:
         return f"was ended by signal {number} ({signal_name(number)}){because}"
     return f"ended with exit code {code}{because}"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
+
+
+def _theirs(log: str) -> list[str]:
+    # What Python writes when it crashes ends with our own frames, the outermost.
+    return [line for line in log.splitlines() if not line.startswith(f'  File "{_OURS}')]
 
 
 def hint_of(code: int | None, number: int | None) -> str:
@@ -140,7 +149,7 @@ def _frames(frames: list[list[Any]]) -> list[str]:
     for path, line, function, source in own[left_out:]:
         text = source or linecache.getline(path, line).strip()
         before = f"… {left_out} more, then " if left_out and not shown else ""
-        shown.append(f"  {before}{_short(path)}:{line} in {function}{f': {text[:_LINE]}' if text else ''}")
+        shown.append(f"  {before}{_short(path)}:{line} in {function}{f': {_cut(text)}' if text else ''}")
     return shown
 
 
