@@ -300,10 +300,30 @@ class TestWaiting:
 
     def test_what_may_heal(self) -> None:
         """
-        A registry that does not answer, a volume that is not there yet and a container that is made are waited for.
+        A registry that does not answer, a node that has much to do, and a container that is made are waited for.
         """
-        for reason, message in (("ErrImagePull", "dial tcp: i/o timeout"), ("ContainerCreating", ""), ("PodInitializing", "")):
+        for reason, message in (
+            ("ErrImagePull", "dial tcp: i/o timeout"),
+            ("ContainerCreating", ""),
+            ("PodInitializing", ""),
+            ("CreateContainerError", "context deadline exceeded"),
+            ("CreateContainerError", 'failed to reserve container name "worker": name is reserved for "4f"'),
+            ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
+        ):
             assert state_after(pods(Pod("worker-0").waiting(reason, message))).verdict() is None
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            'Error creating: pods "x" is forbidden: status unknown for quota: small, resources: pods',
+            'Error creating: pods "x" is forbidden: error looking up service account here/default: serviceaccount "default" not found',
+        ],
+    )
+    def test_a_namespace_that_was_made_just_now(self, message: str) -> None:
+        """
+        Its controllers have yet to fill it, and then its pods are made.
+        """
+        assert state_after(events(event("mine-worker", "FailedCreate", message))).verdict() is None
 
     @pytest.mark.parametrize(
         "message",

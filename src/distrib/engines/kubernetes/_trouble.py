@@ -43,13 +43,22 @@ _REFUSED = {
     "is forbidden": "the cluster does not allow it",
     "is invalid": "the cluster does not take it",
 }
+#: What passes by itself, under whatever word: a node that has much to do, a namespace that was made just now.
+_PASSING = (
+    "deadline exceeded",
+    "failed to reserve container name",
+    "failed to sync",
+    "timed out",
+    "status unknown for quota",
+    'serviceaccount "default" not found',
+)
 
 
 def hopeless_pod(pod: Pod) -> str:
     """
     Why a pod will never start, and the remedy; an empty string if it may.
     """
-    if pod.state != "waiting" or pod.starts:
+    if pod.state != "waiting" or pod.starts or _passes(pod.what):
         return ""
     said = ": ".join(part for part in (pod.why, pod.what) if part)
     if pod.why in _WAITING:
@@ -65,9 +74,13 @@ def hopeless_note(note: Note) -> str:
     """
     if note.reason == "TrainJobResourcesCreationFailed":
         return f"{note.reason}: {note.message}"
-    if note.reason not in _CREATING:
+    if note.reason not in _CREATING or _passes(note.message):
         return ""
     for words, remedy in _REFUSED.items():
         if words in note.message.lower():
             return f"{note.about}: {note.message} ({remedy})"
     return ""
+
+
+def _passes(message: str) -> bool:
+    return any(words in message.lower() for words in _PASSING)
