@@ -215,7 +215,10 @@ PODS = (
     Case("the Job's label", worker(labels={"job-name": "x"}), "worker.labels['job-name']", "another one"),
     Case("an annotation of ours", worker(annotations={"distrib.dev/about": ""}), "worker.annotations['distrib.dev/about']", "another one"),
     Case("the root", worker(volumes=[{"mount_path": "/", "claim": "a"}]), "worker.volumes[0].mount_path", "at a folder"),
-    Case("our place", worker(volumes=[{"mount_path": "/var/run/distrib/", "claim": "a"}]), "worker.volumes[0].mount_path", "elsewhere"),
+    *(
+        Case(f"our place, as {path}", worker(volumes=[{"mount_path": path, "claim": "a"}]), "worker.volumes[0].mount_path", "elsewhere")
+        for path in ("/var/run/distrib/", "/var/run", "/var/run/distrib/x", "/dev", "/dev/termination-log")
+    ),
     Case(
         "one place by two names",
         worker(volumes=[{"mount_path": "/data", "claim": "a"}, {"mount_path": "/x/../data/", "claim": "b"}]),

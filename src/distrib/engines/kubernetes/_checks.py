@@ -16,7 +16,7 @@ from ..._quantity import nano
 from ..._refusal import refuse
 from ...errors import InvalidJobError, UnsupportedError, did_you_mean
 from ...manifests import resource_list, restart_policy, shared_memory
-from ._bootstrap import MOUNT, RESERVED
+from ._bootstrap import MOUNT, RESERVED, TERMINATION_LOG
 from ._labels import ABOUT_ANNOTATION, RESERVED_LABELS, RESERVED_PREFIXES
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ def _check_volumes(job: Job, group: ReplicaGroup) -> None:
         taken.add(path)
         if path in ("/", "//"):
             raise refuse(field, volume.mount_path, "the image itself would be hidden; mount it at a folder.")
-        if path == MOUNT or path.startswith(f"{MOUNT}/"):
-            raise refuse(field, volume.mount_path, f"{MOUNT} is where the run's own files are; mount it elsewhere.")
+        for ours in (MOUNT, TERMINATION_LOG):
+            if f"{path}/".startswith(f"{ours}/") or ours.startswith(f"{path}/"):
+                raise refuse(field, volume.mount_path, f"{ours} is the run's own; mount it elsewhere.")
         if path == _SHARED_MEMORY and size is not None:
             raise refuse(field, volume.mount_path, "shared_memory is mounted there; leave one of them out.")
 
