@@ -69,6 +69,12 @@ def test_one_replica_needs_no_line(start: Start) -> None:
     assert "TF_CONFIG" not in seen["environ"]
 
 
+def test_no_shell_has_a_part_in_it(start: Start) -> None:
+    """What a shell would expand arrives as it was, and where there is no program to be found at all."""
+    odd = "$HOME $(id) `id` \\\\ 'it' \"\nEOM\n; exit 1 # \u20ac"
+    assert value(start(workers(1), acts.give, odd, environment={"PATH": "/none"}), "worker-0") == odd
+
+
 def test_whoever_has_returned_waits_for_the_others(start: Start) -> None:
     """All values are there, although an operator takes a run down when its coordinator has ended: that one ends last."""
     pods = start(workers(3), acts.each, {f"worker-{index}": ("later", index / 3, index) for index in range(3)})
