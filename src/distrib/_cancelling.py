@@ -53,6 +53,8 @@ def cancelling() -> Iterator[Watch]:
 
 # One signal asks for the end, a second one for it at once; with a third one, whoever sent it has waited long enough.
 _PATIENT = 2
+# An end that takes longer than this is told about.
+_LONG_SECONDS = 1.0
 
 
 class Watch:
@@ -82,12 +84,17 @@ class Watch:
             raise _interruption(number)
         # By another thread, not by an exception: Python drops those that are raised in its own callbacks. And by the plainest
         # kind of thread, for nobody knows what has been interrupted.
-        _thread.start_new_thread(self._stop, (self.run, len(self.signals) > 1))
+        _thread.start_new_thread(self._stop, (self.run, number, len(self.signals) > 1))
 
     @staticmethod
-    def _stop(run: Run[Any], at_once: bool) -> None:
+    def _stop(run: Run[Any], number: int, at_once: bool) -> None:
+        hint = threading.Timer(_LONG_SECONDS, _tell, (run.id, number))
+        hint.daemon = True
         with suppress(Exception):  # whoever waits for the run is told
+            if not at_once:
+                hint.start()
             run.cancel(at_once=at_once)
+        hint.cancel()
 
     def cancel(self) -> None:
         """
@@ -110,6 +117,13 @@ class Watch:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         raise SystemExit(128 + number)  # only if the signal is blocked
+
+
+def _tell(id: str, number: int) -> None:
+    again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+        sys.stderr.write(f"distrib: {id} is being stopped; another {again} stops it at once\n")
+        sys.stderr.flush()
 
 
 class _EndedError(BaseException):

@@ -100,7 +100,8 @@ def _parse(value: object, field: str) -> tuple[int, str]:
     text, style = _text(value, field)
     match = re.fullmatch(_GRAMMAR, text) if len(text) <= _LONGEST else None
     if match is None:
-        raise refuse(field, value, f"this is not a quantity; {_LEGAL}")
+        of_bytes = " Leave the B out." if text[-1:] in ("b", "B") else ""
+        raise refuse(field, value, f"this is not a quantity; {_LEGAL}{of_bytes}")
     sign, before, after, only, binary, decimal, exponent = match.groups()
     digits, fraction = (before, after) if before is not None else ("", only)
     if binary:

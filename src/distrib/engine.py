@@ -160,6 +160,9 @@ class Plan(ABC, Generic[R_co]):
         All that would be started or sent, for people.
         """
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class Results(ABC, Generic[R_co]):
     """

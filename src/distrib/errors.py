@@ -220,17 +220,32 @@ def _rebuild(kind: type[ReplicaFailedError], message: str, fields: dict[str, obj
     return error
 
 
+#: What others call what we call by the word behind it, as far as no spelling leads there.
+_ELSEWHERE = {
+    "chief": "master",
+    "keras": "tensorflow",
+    "master": "chief",
+    "node": "worker",
+    "parameter_server": "ps",
+    "parameter_servers": "ps",
+    "tf": "tensorflow",
+}
+
+
 def did_you_mean(word: object, legal: Iterable[str]) -> str:
     """
     The end of an error message: the nearest legal word, if one is near, and all of them.
 
     >>> did_you_mean("wroker", ["chief", "worker"])
     " Did you mean 'worker'? Legal: chief, worker."
+    >>> did_you_mean("parameter_server", ["worker", "ps"])
+    " Did you mean 'ps'? Legal: worker, ps."
     """
     # Imported here: only a failing call pays for it.
     from difflib import get_close_matches
 
     words = list(legal)
-    near = get_close_matches(word, words, n=1) if isinstance(word, str) else []
+    known = _ELSEWHERE.get(str.__str__(word), "") if isinstance(word, str) else ""
+    near = [known] if known in words else get_close_matches(word, words, n=1) if isinstance(word, str) else []
     question = f" Did you mean {near[0]!r}?" if near else ""
     return f"{question} Legal: {', '.join(words) or '(none)'}."

@@ -258,7 +258,22 @@ class TestExamples:
         machine.exited("w-0", 1, ok=False)  # a consequence, and no failure of its own
         assert verbs(machine.timer("restart-job")) == [("start", "w-0"), ("start", "w-1")]
         machine.exited("w-1", 137, ok=False)
-        assert (machine.outcome, machine.reason) == ("Failed", "BackoffLimitExceeded: 1 restarts")
+        assert (machine.outcome, machine.reason) == ("Failed", "BackoffLimitExceeded: 1 restart")
+
+    def test_a_restart_says_what_it_is_for(self) -> None:
+        """
+        A signal is called by its name; an exit code that the replica has told of itself is none.
+        """
+        machine = Machine([Member("w-0", "ExitCode"), Member("w-1", "ExitCode")], Policy(restart_delay=1))
+        machine.start()
+        killed = machine.exited("w-0", 137, ok=False)
+        machine.raised("w-1", 138)
+        raised = machine.exited("w-1", 138, ok=False)
+        told = [action.text for action in (*killed, *raised) if action.verb.value == "restarting"]
+        assert told == [
+            "was ended by SIGKILL; it restarts after 1 s (restart 1)",
+            "ended with exit code 138; it restarts after 1 s (restart 2)",
+        ]
 
     @pytest.mark.parametrize(("code", "outcome"), [(127, "Failed"), (128, ""), (138, "")])
     def test_exit_code_policy(self, code: int, outcome: str) -> None:

@@ -166,7 +166,8 @@ class TestBackoff:
         assert isinstance(error, ReplicaFailedError)
         assert error.exit_code == 3
         assert ("BackoffLimitExceeded" in run.status().reason) == (limit > 0)
-        assert (f"BackoffLimitExceeded: {limit} restarts." in str(error)) == (limit > 0)
+        told = f"BackoffLimitExceeded: {limit} restart{'' if limit == 1 else 's'}."
+        assert (told in str(error)) == (limit > 0)
         assert attempts(meeting, "worker-0") == 1 + limit
         assert run.status().restarts == limit
 
@@ -197,9 +198,10 @@ class TestBackoff:
         script = {"worker-0": ["exit:3", "exit:3", "exit:3", ""], "worker-1": ["exit:3", ""]}
         run = start(meeting, script, worker=group("OnFailure", 2), local={"restart_delay": 0.004})
         run.results(PATIENCE)
-        told = [(event.replica, event.message.partition(" s")[0]) for event in run.events() if event.kind == "restarting"]
-        assert [text for name, text in told if name == "worker-0"] == [f"restarts after {delay}" for delay in ("0.004", "0.008", "0.016")]
-        assert [text for name, text in told if name == "worker-1"] == ["restarts after 0.004"]
+        told = [(event.replica, event.message.partition(" s (")[0]) for event in run.events() if event.kind == "restarting"]
+        text = "ended with exit code 3; it restarts after"
+        assert [said for name, said in told if name == "worker-0"] == [f"{text} {delay}" for delay in ("0.004", "0.008", "0.016")]
+        assert [said for name, said in told if name == "worker-1"] == [f"{text} 0.004"]
 
     def test_restarts_are_told_while_it_runs(self, meeting: Path) -> None:
         """

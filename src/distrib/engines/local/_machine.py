@@ -19,12 +19,16 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ..._outcome import signal_name
+
 #: A restart waits for ``restart_delay`` seconds, doubled with each one before it, and never longer than this.
 LONGEST_DELAY = 300.0
 #: A replica that ran for as long as this is taken to have recovered: its delays start from the shortest again.
 RECOVERED_AFTER = 600.0
 #: What Kubeflow's ``ExitCode`` policy takes for retryable starts here.
 FIRST_RETRYABLE = 128
+# The end by a signal, as a shell says it: this plus its number.
+_SIGNALLED = 128
 # How long a replica whose end matters no more may take for it.
 _LAST_SECONDS = 1.0
 
@@ -261,7 +265,7 @@ class Machine:
     def _ended(self, member: Member, code: int, *, ok: bool, ran: float) -> None:
         if self._wants_restart(member, code, ok=ok):
             member.delays = 0 if ran >= RECOVERED_AFTER else member.delays
-            self._restart(member)
+            self._restart(member, _how(member, code))
         elif not ok and self._can_do_without(member):
             member.lost = True
             self._do(Verb.NOTE, member.name, text="is lost; the run goes on without it")
@@ -280,7 +284,7 @@ class Machine:
         limit = self.policy.backoff_limit
         return member.may_restart(code, ok=ok) and (limit is None or self.restarts < limit)
 
-    def _restart(self, member: Member) -> None:
+    def _restart(self, member: Member, how: str) -> None:
         self.restarts += 1
         delay = min(self.policy.restart_delay * 2 ** min(member.delays, 40), LONGEST_DELAY)
         member.delays += 1
@@ -288,12 +292,12 @@ class Machine:
         if self.policy.restart_job:
             self._restarting_job = True
             self._job_delay = delay
-            self._do(Verb.RESTARTING, member.name, delay, f"all replicas restart after {delay:g} s (restart {self.restarts}{limit})")
+            self._do(Verb.RESTARTING, member.name, delay, f"{how}; all replicas restart after {delay:g} s (restart {self.restarts}{limit})")
             self._stop_all()
             self._restart_job_when_down()
         else:
             member.state = State.WAITING
-            self._do(Verb.RESTARTING, member.name, delay, f"restarts after {delay:g} s (restart {self.restarts}{limit})")
+            self._do(Verb.RESTARTING, member.name, delay, f"{how}; it restarts after {delay:g} s (restart {self.restarts}{limit})")
             self._do(Verb.TIMER, f"restart:{member.name}:{member.attempt}", delay)
 
     def _restart_job_when_down(self) -> None:
@@ -306,7 +310,8 @@ class Machine:
         limit = self.policy.backoff_limit
         spent = limit is not None and self.restarts >= limit > 0 and member.restart_policy != "Never"
         self.root = member.name
-        self._decide("Failed", f"BackoffLimitExceeded: {self.restarts} restarts" if spent and member.may_restart(code, ok=False) else "")
+        count = f"{self.restarts} restart{'' if self.restarts == 1 else 's'}"
+        self._decide("Failed", f"BackoffLimitExceeded: {count}" if spent and member.may_restart(code, ok=False) else "")
         self._stop_all()
 
     def _succeed_if_decided(self) -> None:
@@ -381,3 +386,10 @@ class Machine:
                 self._do(Verb.FINISH)
         done, self._todo = self._todo, []
         return done
+
+
+def _how(member: Member, code: int) -> str:
+    # One that has told its own end, 138 for a retryable error say, was ended by no signal.
+    if code <= _SIGNALLED or member.reported:
+        return f"ended with exit code {code}"
+    return f"was ended by {signal_name(code - _SIGNALLED)}"

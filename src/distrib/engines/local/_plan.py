@@ -50,7 +50,7 @@ class Process:
     own: Mapping[str, str]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class LocalPlan(Plan[R_co]):
     """
     The processes of a job on this machine.
