@@ -179,15 +179,6 @@ def written_with(module: Any, kind: str, plain: dict[str, Any]) -> Any:
     return getattr(module, kind)(**fields)
 
 
-def meant_by(job: distrib.Job, role: str) -> tuple[Any, ...]:
-    """
-    What a job says of a role, in Flyte's words.
-    """
-    group = job.group(role)
-    policy = {"Never": 0, "OnFailure": 1, "Always": 2}[job.restart_policy(role).value]
-    return (group.replicas, group.image or "", group.requests or distrib.Resources(), group.limits or distrib.Resources(), policy)
-
-
 def on_the_wire(spec: Any) -> tuple[Any, ...]:
     """
     What a group of the plugin's message says.
@@ -201,16 +192,17 @@ def on_the_wire(spec: Any) -> tuple[Any, ...]:
     return (spec.replicas, spec.image, *resources, spec.restart_policy)
 
 
-def assert_run_policy(job: distrib.Job, message: Any) -> None:
+def assert_same_message(job: distrib.Job, message: Any, roles: list[str]) -> None:
     """
-    The job has the run policy of the message, where that has one.
+    What Flyte is told of the job is what the message says of these roles, and its run policy where it has one.
     """
+    told = ParseDict(dict(job.backend.flyte_task(job).custom), type(message)())
+    for role in roles:
+        assert on_the_wire(getattr(told, f"{role}_replicas")) == on_the_wire(getattr(message, f"{role}_replicas"))
     if message.HasField("run_policy"):
-        wire = message.run_policy
-        clean = {0: "None", 1: "Running", 2: "All"}[wire.clean_pod_policy]
-        ours = job.run_policy
-        assert (ours.clean_pod_policy.value, ours.ttl_seconds_after_finished or 0) == (clean, wire.ttl_seconds_after_finished)
-        assert (ours.active_deadline_seconds or 0, ours.backoff_limit or 0) == (wire.active_deadline_seconds, wire.backoff_limit)
+        assert told.run_policy == message.run_policy
+    if job.options is not None:
+        assert told.elastic_config == message.elastic_config
 
 
 @given(plain=tensorflow_jobs)
@@ -224,8 +216,7 @@ def test_a_tensorflow_job_means_what_the_plugin_sends(plain: dict[str, Any]) -> 
     message = ParseDict(their_custom(theirs), tensorflow_pb2.DistributedTensorflowTrainingTask())
     roles = [role for role in ("chief", "worker", "ps", "evaluator") if getattr(message, f"{role}_replicas").replicas]
     assert [group.role for group in job.groups] == roles
-    assert [meant_by(job, role) for role in roles] == [on_the_wire(getattr(message, f"{role}_replicas")) for role in roles]
-    assert_run_policy(job, message)
+    assert_same_message(job, message, roles)
 
 
 @given(plain=pytorch_jobs)
@@ -239,8 +230,7 @@ def test_a_pytorch_job_means_what_the_plugin_sends(plain: dict[str, Any]) -> Non
     message = ParseDict(their_custom(theirs), pytorch_pb2.DistributedPyTorchTrainingTask())
     roles = [role for role in ("master", "worker") if getattr(message, f"{role}_replicas").replicas]
     assert [group.role for group in job.groups] == roles
-    assert [meant_by(job, role) for role in roles] == [on_the_wire(getattr(message, f"{role}_replicas")) for role in roles]
-    assert_run_policy(job, message)
+    assert_same_message(job, message, roles)
 
 
 @given(nnodes=st.sampled_from([2, "2", "1:2", "2:4", "3:3"]), nproc=st.integers(1, 8), restarts=st.integers(0, 5), policy=run_policies)
@@ -259,7 +249,7 @@ def test_an_elastic_job_means_what_the_plugin_sends(nnodes: Any, nproc: int, res
     assert (elastic.rdzv_backend, elastic.min_nodes, elastic.nodes) == (wire.rdzv_backend, wire.min_replicas, wire.max_replicas)
     assert (elastic.nproc_per_node, elastic.max_restarts) == (wire.nproc_per_node, wire.max_restarts)
     assert [(group.role, group.replicas) for group in job.groups] == [("worker", message.worker_replicas.replicas)]
-    assert_run_policy(job, message)
+    assert_same_message(job, message, ["worker"])
 
 
 def test_an_elastic_job_keeps_the_plugin_s_settings() -> None:
