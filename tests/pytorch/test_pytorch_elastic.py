@@ -57,7 +57,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith("worker") and psutil.pid_exists(int(path.read_text()))]
 
 
-@distributed("pytorch", elastic=Elastic(max_nodes=2, nproc_per_node=2, max_restarts=2, rdzv_configs=QUICK), local=ECHO)
+@distributed("pytorch", elastic=Elastic(min_nodes=2, nproc_per_node=2, max_restarts=2, rdzv_configs=QUICK), local=ECHO)
 def resuming(folder: Path, how: str) -> tuple[int, int, int]:
     """
     Count to STEPS with all processes in step; one of them goes halfway, the first time. Where it began, the last number of

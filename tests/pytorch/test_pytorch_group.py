@@ -59,12 +59,15 @@ def leave_early() -> None:
         dist.all_reduce(torch.ones(1))
 
 
-def test_an_exception_leaves_the_group() -> None:
+@pytest.mark.parametrize(
+    ("place", "who"), [({"worker": 2}, r"worker-1"), ({"worker": 1, "nproc_per_node": 2}, r"worker-0 \(rank 1\)")], ids=["nodes", "a node"]
+)
+def test_an_exception_leaves_the_group(place: dict[str, int], who: str) -> None:
     """
-    The one that raised is the one that is reported, not its peer that lost the connection.
+    The one that raised is the one that is reported, not its peer that lost the connection, on its own node or another.
     """
-    with pytest.raises(ReplicaFailedError, match=r"worker-1 failed with KeyError: 'left'"):
-        leave_early()
+    with pytest.raises(ReplicaFailedError, match=f"{who} failed with KeyError: 'left'"):
+        leave_early.options(**place)()
 
 
 @distributed("pytorch", worker=2, local=ECHO)
