@@ -20,6 +20,7 @@ wrong is in :mod:`distrib.errors`. Names are loaded when they are first used, so
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def __getattr__(name: str) -> Any:
 
         return version("distrib")
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     found = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
     globals()[name] = found
     return found

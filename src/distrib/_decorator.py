@@ -11,9 +11,9 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ._job import Job
-from ._registry import get_engine
+from ._registry import engines, get_engine
 from .engines.flyte import _late
-from .errors import InvalidJobError
+from .errors import InvalidJobError, UnknownEngineError, did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -197,7 +197,10 @@ class DistributedTask(Generic[P, R_co]):
         return (DistributedTask, (self.function, self.job))
 
     def _engine(self) -> Engine:
-        return get_engine(self.job.engine or os.environ.get(ENGINE_VARIABLE) or _DEFAULT_ENGINE)
+        chosen = os.environ.get(ENGINE_VARIABLE)
+        if self.job.engine is None and chosen and chosen not in engines:
+            raise UnknownEngineError(f"{ENGINE_VARIABLE}={chosen!r}: no such engine.{did_you_mean(chosen, engines)}")
+        return get_engine(self.job.engine or chosen or _DEFAULT_ENGINE)
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call[R_co]:
         from .engine import Call
