@@ -408,6 +408,23 @@ def test_a_wrong_group_is_refused_where_it_is_written(fields: dict[str, Any], me
         our_tensorflow.Worker(**fields)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (lambda: our_tensorflow.TfJob(worker=2), r"worker=2: write Worker\(replicas=1\), or how many"),
+        (lambda: our_tensorflow.TfJob(2, 1, 1), r"chief=2: write Chief\(replicas=1\)"),
+        (lambda: our_pytorch.PyTorch(master=1, worker=our_pytorch.Worker(replicas=1)), r"master=1: write Master\(\)\."),
+        (lambda: our_pytorch.Elastic(run_policy={"backoff_limit": 2}), r"run_policy={'backoff_limit': 2}: write RunPolicy\(\.\.\.\)"),
+    ],
+)
+def test_what_is_no_group_or_policy_is_refused(config: Any, message: str) -> None:
+    """
+    A number, as our own decorator takes it, or as the first plugin did, and a mapping.
+    """
+    with pytest.raises(InvalidJobError, match=message):
+        config()
+
+
 def test_restart_policies_may_be_texts() -> None:
     """
     The plugins fail over Kubernetes' own spelling when the task is registered.

@@ -25,6 +25,9 @@ __all__ = ["converted", "group_of", "is_config", "job_of", "lacks_workers", "nod
 #: Role -> the field of TfJob that has held its number of replicas before.
 TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps": "num_ps_replicas", "evaluator": "num_evaluator_replicas"}
 PYTORCH_COUNTS = {"worker": "num_workers"}
+#: What groups of all roles have, and what run policies have.
+_OF_GROUPS = ("image", "requests", "limits", "restart_policy")
+_OF_RUN_POLICIES = ("clean_pod_policy", "ttl_seconds_after_finished", "active_deadline_seconds", "backoff_limit")
 #: What a plugin calls a restart policy -> what we do.
 _RESTARTS = {"FAILURE": "ON_FAILURE"}
 
@@ -131,6 +134,9 @@ def group_of(role: str, given: Any) -> ReplicaGroup:
 def _group(role: str, given: Any) -> ReplicaGroup:
     if given is None:
         return ReplicaGroup(role=role, replicas=0)
+    if not all(hasattr(given, name) for name in _OF_GROUPS):
+        kind = role.upper() if role == "ps" else role.title()
+        raise refuse("", given, f"write {kind}()." if role == "master" else f"write {kind}(replicas=1), or how many there are to be.")
     replicas = getattr(given, "replicas", 1)
     return ReplicaGroup(
         role=role,
@@ -159,6 +165,8 @@ def run_policy_of(given: Any) -> RunPolicy:
 
 
 def _run_policy(given: Any) -> RunPolicy:
+    if not all(hasattr(given, name) for name in _OF_RUN_POLICIES):
+        raise refuse("", given, "write RunPolicy(...), as in RunPolicy(backoff_limit=3).")
     clean = given.clean_pod_policy
     fields: dict[str, Any] = {
         "ttl_seconds_after_finished": given.ttl_seconds_after_finished,
@@ -192,7 +200,9 @@ def lacks_workers(config: Any) -> bool:
     """
     Whether nothing says how many workers there are, in a configuration that has them.
     """
-    return hasattr(config, "worker") and config.num_workers is None and getattr(config.worker, "replicas", None) is None
+    # What is no group at all is refused as that.
+    said = getattr(config.worker, "replicas", config.worker) if hasattr(config, "worker") else 0
+    return said is None and config.num_workers is None
 
 
 def _fields_of(group: ReplicaGroup) -> Mapping[str, Any]:
