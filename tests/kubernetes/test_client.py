@@ -187,6 +187,19 @@ class TestRequests:
         assert (caught.value.status, caught.value.reason, caught.value.said) == (403, "Forbidden", "exceeded quota: small")
         assert not caught.value.is_taken
 
+    def test_too_much_to_do(self, standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A server that has too much to do is asked again, as often as it may take, and no oftener.
+        """
+        waited: list[float] = []
+        monkeypatch.setattr(_client, "sleep", waited.append)
+        standin.refusals["create", "pods"] = [RefusedError(429, "TooManyRequests", "later")] * 2
+        assert Client().create(PODS, "here", {"metadata": {"name": "x"}})["metadata"]["name"] == "x"
+        standin.refusals["list", "pods"] = [RefusedError(429, "TooManyRequests", "later")] * 9
+        with pytest.raises(ApiError, match="later"):
+            Client().list(PODS, "here")
+        assert waited == [1.0] * 6
+
     def test_nobody_there(self, standin: StandIn) -> None:
         """
         A server that does not answer is no refusal.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import time
+from time import sleep, time
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -30,7 +30,9 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
 _MOST_KEPT = 64
 _CHUNK = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _TOO_MANY = 401, 403, 404, 409, 429
+# A server that has too much to do is asked as often, and says when: no longer than that is waited.
+_MOST_TRIES, _LONGEST_WAIT = 5, 10.0
 
 
 class ApiError(EngineError):
@@ -303,17 +305,35 @@ class Client:
         body: bytes | None = None,
         content: str = "application/json",
         timeout: float | None,
-        again: bool = True,
     ) -> Any:
+        url = f"{path}{f'?{urlencode(query)}' if query else ''}"
+
+        def send() -> Any:
+            self.requests[verb, kind.group, kind.plural] += 1
+            return self._send(method, url, what=what, body=body, content=content, timeout=timeout)
+
+        response = send()
+        if response.status == _UNAUTHORIZED:  # the credentials have changed, or have expired before their time
+            with self._lock:
+                self._load()
+            response = send()
+        for _ in range(_MOST_TRIES - 1):
+            if response.status != _TOO_MANY:
+                break
+            sleep(_asked_to_wait(response))
+            response = send()
+        if response.status >= 300:  # noqa: PLR2004  # HTTP's border between success and the rest
+            raise _refusal(response, what)
+        return response
+
+    def _send(self, method: str, url: str, *, what: str, body: bytes | None, content: str, timeout: float | None) -> Any:
         import urllib3
 
-        self.requests[verb, kind.group, kind.plural] += 1
         headers = {**self._headers(), **({"Content-Type": content} if body is not None else {})}
-        url = f"{self._host}{path}{f'?{urlencode(query)}' if query else ''}"
         try:
             response = self._pool.request(
                 method,
-                url,
+                f"{self._host}{url}",
                 headers=headers,
                 body=body,
                 preload_content=timeout is not None,
@@ -324,12 +344,6 @@ class Client:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise UnreachableError(f"{what}: {self._host} cannot be reached ({_words(error)})") from error
         self._read_clock(response)
-        if response.status == _UNAUTHORIZED and again:  # the credentials have changed, or have expired before their time
-            with self._lock:
-                self._load()
-            return self._ask(verb, kind, method, path, what=what, query=query, body=body, content=content, timeout=timeout, again=False)
-        if response.status >= 300:  # noqa: PLR2004  # HTTP's border between success and the rest
-            raise _refusal(response, what)
         return response
 
     def _read_clock(self, response: Any) -> None:
@@ -415,6 +429,18 @@ def _hang_up(response: Any) -> None:
         response.shutdown()
     else:  # the connection has let go of its socket if it is for one answer only
         response._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  # has no other name
+
+
+def _asked_to_wait(response: Any) -> float:
+    """
+    For how many seconds a server that has too much to do wants not to be asked. It has done nothing of what it was asked.
+    """
+    with suppress(Exception):  # of a stream, what is left of it would stay in the connection
+        response.read()
+    try:
+        return min(_LONGEST_WAIT, float(response.headers.get("Retry-After", 1)))
+    except ValueError:  # it may be a date
+        return 1.0
 
 
 def _refusal(response: Any, what: str) -> ApiError:
