@@ -23,6 +23,7 @@ from distrib.engines.kubernetes._plan import make_plan
 from distrib.errors import InvalidJobError, UnsupportedError
 from distrib.manifests import operator_job
 
+ROLES = {"tensorflow": ("chief", "worker", "ps", "evaluator"), "pytorch": ("master", "worker"), "jax": ("worker",)}
 MANY = 4000
 LONG = "x" * 131_072
 
@@ -169,6 +170,7 @@ SIZES = (
     Case("what TF_CONFIG says", {"worker": MANY, "name": "a-longer-name"}, "TF_CONFIG", "fewer replicas"),
     Case("annotations", worker(annotations={"a": "x" * 2**18}), "worker.annotations", "shorten"),
     Case("an object", {"worker": 1, "env": {f"A{at}": "x" * 100_000 for at in range(15)}}, "TFJob", "shorten env"),
+    *(Case(f"a thousand million {framework}", {"worker": 10**9}, "worker", "use fewer", framework=framework) for framework in ROLES),
     Case("a number of replicas", {"worker": 2**31}, "worker", "2147483647"),
 )
 #: What Jobs, JobSets and TrainJobs do not do.
@@ -431,9 +433,6 @@ def test_a_manifest_without_an_operator() -> None:
     """
     with pytest.raises(UnsupportedError, match="framework='jax': there is no Kubernetes operator for it"):
         operator_job(Job("jax", worker=1), None)
-
-
-ROLES = {"tensorflow": ("chief", "worker", "ps", "evaluator"), "pytorch": ("master", "worker"), "jax": ("worker",)}
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ._orders import Orders
     from .workloads import Workload
 
+#: The most pods that a Job has while all of them run.
+MOST_REPLICAS = 100_000
 #: The most that the kernel takes as one variable, with its name, the "=" and the byte behind it.
 LONGEST_VARIABLE = 131_072
 #: The most that etcd takes as one object, less what the API server and controllers add to it.
@@ -49,6 +51,10 @@ def check(job: Job, options: KubernetesOptions, workload: Workload) -> None:
         InvalidJobError: A field is wrong for Kubernetes.
     """
     workload.resource(job.backend)
+    for group in job.groups:
+        # Said at once: a thousand million addresses would take all memory.
+        if group.replicas > MOST_REPLICAS:
+            raise refuse(group.role, group.replicas, f"a Job of Kubernetes has {MOST_REPLICAS:,} pods at most; use fewer.")
     workload.check(job, options)
     _check_env("env", job.env)
     for group in job.groups:
