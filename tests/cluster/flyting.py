@@ -33,6 +33,7 @@ class Attempt:
 
     cluster: Cluster
     job: dict[str, Any]
+    folder: Path
     outputs: Path
 
     @property
@@ -57,9 +58,10 @@ class Attempt:
 
     def delete(self) -> None:
         """
-        Take it away, with its pods.
+        Take it away, with its pods and its files.
         """
         self.cluster.custom.delete_namespaced_custom_object("kubeflow.org", "v1", self.cluster.namespace, self.plural, self.name)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait(self, seconds: float = 180) -> str:
         """
@@ -138,7 +140,7 @@ def attempted(cluster: Cluster, task: Any, **inputs: Any) -> Attempt:
     script.chmod(0o755)
     for spec in _specs(job).values():
         spec["template"] = _at_home(spec["template"], cluster, folder / "code")
-    return Attempt(cluster=cluster, job=job, outputs=prefix)
+    return Attempt(cluster=cluster, job=job, folder=folder, outputs=prefix)
 
 
 def _judged(cluster: Cluster, task: Any, execution: str, folder: Path) -> dict[str, Any]:
