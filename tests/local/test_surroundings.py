@@ -310,7 +310,7 @@ class TestThreads:
         A launcher that may start no thread is told so; nothing is left of the run, and the program ends.
         """
         done = launcher.run("""
-            threading.stack_size(1 << 46)
+            threading.stack_size(1 << 60)
             try:
                 distributed("tensorflow", worker=2)(os.getpid)()
             except distrib.SubmitError as error:
