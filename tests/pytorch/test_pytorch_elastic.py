@@ -147,7 +147,7 @@ def test_a_process_that_ends_without_a_word_has_failed(tmp_path: Path, status: i
     """
     It is started again, also if its exit code is 0; in the end the run fails with how it ended.
     """
-    error = silent.submit(tmp_path, status).exception(30)
+    error = silent.submit(tmp_path, status).exception(120)
     assert isinstance(error, ReplicaFailedError)
     assert (tmp_path / "attempts").read_text() == "01"
     assert (error.exit_code, error.signal) == (code, -status if status < 0 else None)
