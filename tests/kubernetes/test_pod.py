@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import acts
+import psutil
 import pytest
 from processes import Pods
 from standin import eventually
@@ -49,6 +50,12 @@ def value(pods: Pods, name: str) -> Any:
     told = pods.report(name).value
     assert told is not None, pods.log(name)
     return pickle.loads(told)
+
+
+def is_connected(pods: Pods, name: str) -> bool:
+    """Whether a pod has its line to the coordinator's."""
+    lines = psutil.Process(pods.processes[name].pid).net_connections()
+    return any(line.raddr and line.raddr.port == pods.orders.control_port and line.status == psutil.CONN_ESTABLISHED for line in lines)
 
 
 def test_the_function_finds_who_it_is_and_its_framework_s_variables(start: Start) -> None:
@@ -175,8 +182,9 @@ def test_nothing_outlives_a_pod(start: Start, tmp_path: Path) -> None:
 
 def test_a_pod_that_is_gone_fails_the_run(start: Start) -> None:
     """A node that is lost says nothing; its peers end all the same."""
-    pods = start(workers(2), acts.wait, peers_timeout=5.0)
-    time.sleep(2.0)
+    pods = start(workers(2), acts.wait)
+    eventually(lambda: is_connected(pods, "worker-1"))
+    time.sleep(0.5)  # it says who it is as soon as it is
     pods.end("worker-1", signal.SIGKILL)
     report = pods.report("worker-0")
     assert (report.kind, report.code, report.cause) == ("stopped", 143, "worker-1")
