@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
 from distrib import Run, distributed
 
@@ -148,13 +150,35 @@ class Cluster:
         return until(look, f"{name} has {replicas} pods", seconds)  # type: ignore[no-any-return]
 
     @contextmanager
+    def beside(self, word: str) -> Iterator[str]:
+        """
+        A namespace for one test alone, where we may make one.
+        """
+        from kubernetes.client.exceptions import ApiException
+
+        name = f"{self.namespace}-{word}-{secrets.token_hex(2)}"
+        try:
+            self.core.create_namespace({"metadata": {"name": name}})
+        except ApiException as error:
+            if error.status == 403:
+                pytest.skip("nobody lets us make a namespace")
+            raise
+        try:
+            until(lambda: self.core.list_namespaced_service_account(name).items or None, "the namespace's service account")
+            yield name
+        finally:
+            self.core.delete_namespace(name)
+
+    @contextmanager
     def acting_as(self, account: str, rules: list[dict[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
         """
         The options of somebody who may do only what those rules say.
         """
         from kubernetes import client
 
-        token = self._token(account, rules or [])
+        self.allow(account, rules or [])
+        answer = self.core.create_namespaced_service_account_token(account, self.namespace, {"spec": {"expirationSeconds": 3600}})
+        token = answer.status.token
         known = client.Configuration.get_default_copy()
         authority = base64.b64encode(Path(known.ssl_ca_cert).read_bytes()).decode()
         server = {"server": known.host, "certificate-authority-data": authority}
@@ -173,7 +197,10 @@ class Cluster:
         )
         yield {"kubeconfig": str(file)}
 
-    def _token(self, account: str, rules: list[dict[str, Any]]) -> str:
+    def allow(self, account: str, rules: list[dict[str, Any]]) -> None:
+        """
+        Make a service account that may do what those rules say.
+        """
         from kubernetes import client
 
         rights, where = client.RbacAuthorizationV1Api(), self.namespace
@@ -182,9 +209,6 @@ class Cluster:
         subject = {"kind": "ServiceAccount", "name": account, "namespace": where}
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account}
         rights.create_namespaced_role_binding(where, {"metadata": {"name": account}, "subjects": [subject], "roleRef": role})
-        answer = self.core.create_namespaced_service_account_token(account, where, {"spec": {"expirationSeconds": 3600}})
-        token: str = answer.status.token
-        return token
 
     def gone(self, name: str, seconds: float = 30) -> bool:
         """

@@ -119,6 +119,13 @@ def large(megabytes: int) -> bytes:
     return bytes(range(256)) * (4096 * megabytes)
 
 
+def size(data: bytes) -> int:
+    """
+    How much has arrived.
+    """
+    return len(data)
+
+
 def keras_digits(epochs: int) -> float:
     """
     Handwritten digits on all workers in step; the accuracy on digits that were not trained on.

@@ -6,11 +6,12 @@ import signal
 import time
 
 import pytest
-from outside import Cluster
+from outside import Cluster, until
 
 import distrib
 import programs
 from distrib import ReplicaFailedError, RunFailedError, RunState, RunTimeoutError, SubmitError
+from distrib.engines.kubernetes._pack import pack_modules
 
 NEVER = {"restart_policy": "Never", "replicas": 2}
 
@@ -113,6 +114,19 @@ def test_deadline(cluster: Cluster, workload: str) -> None:
     assert run.status().state is RunState.FAILED
 
 
+def test_quota(cluster: Cluster, workload: str) -> None:
+    """
+    Pods that the namespace's quota does not allow end the run at once, in the API server's words.
+    """
+    with cluster.beside("quota") as namespace:
+        cluster.core.create_namespaced_resource_quota(namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "0"}}})
+        until(lambda: cluster.core.read_namespaced_resource_quota("small", namespace).status.hard, "the quota is counted")
+        run = cluster.task(programs.seen, worker=1, options={"workload": workload, "namespace": namespace}).submit()
+        error = run.exception(60)
+    assert isinstance(error, RunFailedError), repr(error)
+    assert "exceeded quota: small" in str(error)
+
+
 def test_forbidden(cluster: Cluster) -> None:
     """
     Whoever may not submit is told what is missing; nothing is left in the namespace.
@@ -133,3 +147,11 @@ def test_large_values_need_storage(cluster: Cluster) -> None:
     assert run.result(60) == programs.large(3)
     without = cluster.task(programs.noise, worker=1).submit(100_000)
     assert "storage" in str(without.exception(60))
+
+
+def test_large_arguments(cluster: Cluster) -> None:
+    """
+    Arguments that nearly fill the run's Secret arrive.
+    """
+    size = 1_000_000 - len(pack_modules())
+    assert cluster.task(programs.size, worker=1, options={"workload": "job"}).submit(bytes(size)).result(60) == size

@@ -10,6 +10,7 @@ from outside import Cluster, name_of, until
 import programs
 from distrib import RunState, UnsupportedError
 
+PLURALS = {"operator": "tfjobs", "job": "jobs", "jobset": "jobsets", "trainjob": "trainjobs"}
 #: What each policy leaves of the pods of a job whose parameter server would go on for ever.
 KEPT = {"All": set(), "Running": {"chief-0", "worker-0"}, "None": {"chief-0", "worker-0", "ps-0"}}
 
@@ -19,9 +20,8 @@ def test_cancel_leaves_nothing(cluster: Cluster, workload: str) -> None:
     """
     Cancelling deletes the pods and everything else that the run had, and comes back when they are gone.
     """
-    plural = {"operator": "tfjobs", "job": "jobs", "jobset": "jobsets", "trainjob": "trainjobs"}[workload]
-    if not cluster.has(plural):
-        pytest.skip(f"the cluster has no {plural}")
+    if not cluster.has(PLURALS[workload]):
+        pytest.skip(f"the cluster has no {PLURALS[workload]}")
     run = cluster.task(programs.count, worker=2, options={"workload": workload}).submit(600)
     cluster.await_pods(name_of(run), "worker-0", "worker-1")
     began = time.monotonic()
@@ -61,11 +61,14 @@ def test_clean_pod_policy(cluster: Cluster, workload: str, policy: str) -> None:
     assert run.status().state is RunState.SUCCEEDED
 
 
-def test_time_to_live(cluster: Cluster) -> None:
+@pytest.mark.parametrize("workload", ["operator", "job", "jobset"])
+def test_time_to_live(cluster: Cluster, workload: str) -> None:
     """
     After its time to live nothing of a run is in the namespace, its Secret and Service included.
     """
-    run = cluster.task(programs.seen, worker=1, run_policy={"ttl_seconds_after_finished": 1}, options={"workload": "job"}).submit()
+    if not cluster.has(PLURALS[workload]):
+        pytest.skip(f"the cluster has no {PLURALS[workload]}")
+    run = cluster.task(programs.seen, worker=1, run_policy={"ttl_seconds_after_finished": 1}, options={"workload": workload}).submit()
     run.result(60)
     assert cluster.gone(name_of(run), 60)
 

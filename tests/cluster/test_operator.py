@@ -11,6 +11,7 @@ from outside import Cluster, name_of
 
 import programs
 from distrib import ClusterSpec, RunState
+from distrib._registry import backends
 from distrib.backends.tensorflow import operator_tf_config
 from distrib.pytorch import Elastic
 
@@ -39,26 +40,15 @@ def test_tf_config_is_the_operators(cluster: Cluster) -> None:
     """
     run = cluster.task(programs.seen, chief=1, worker=2, ps=1, evaluator=1, options={"workload": "operator"}).submit("TF_CONFIG")
     # ps returns too: it is a function like any other
-    injected = injected_into(cluster, name_of(run), "tensorflow", "TF_CONFIG")
-    run.result(120)
     name = name_of(run)
+    injected = added_to(cluster, name, "tfjobs", 5)
+    run.result(120)
     counts = {"chief": 1, "worker": 2, "ps": 1, "evaluator": 1}
     spec = ClusterSpec({role: [f"{name}-{role}-{i}.{cluster.namespace}.svc:2222" for i in range(n)] for role, n in counts.items()})
-    assert injected == {replica.name: operator_tf_config(replica, spec) for replica in spec.replicas}
+    assert injected == {replica.name: {"TF_CONFIG": operator_tf_config(replica, spec)} for replica in spec.replicas}
     worker = run.results()["worker"][1]["environment"]["TF_CONFIG"]
     assert json.loads(worker)["task"] == {"type": "worker", "index": 1}
     assert "evaluator" not in json.loads(worker)["cluster"]
-
-
-def injected_into(cluster: Cluster, name: str, container: str, variable: str) -> dict[str, str]:
-    """
-    Replica -> the last value of a variable in the specification of its container.
-    """
-    found = {}
-    for replica, pod in cluster.await_all(name, 5 if container == "tensorflow" else 2).items():
-        variables = next(each for each in pod.spec.containers if each.name == container).env
-        found[replica] = [each.value for each in variables if each.name == variable][-1]
-    return found
 
 
 def test_keras_digits_on_two_workers(cluster: Cluster) -> None:
@@ -77,29 +67,38 @@ def test_pytorchjob(cluster: Cluster) -> None:
     """
     A master and a worker find each other by the operator's variables, and DDP averages their gradients.
     """
-    names = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
     run = cluster.task(programs.torch_sum, "pytorch", master=1, worker=1).submit()
     values = list(run.results(120))
     assert [value["sum"] for value in values] == [3.0, 3.0]
     assert [value["gradient"] for value in values] == [[[2.0, 2.0]]] * 2
-    assert names
-
-
-PYTORCH = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "PYTHONUNBUFFERED")
 
 
 def test_pytorch_variables_are_the_operators(cluster: Cluster) -> None:
     """
-    What the operator tells the pods of a PyTorchJob is, name for name, what the backend's own environment says to a function.
+    What the operator puts into the environment of a PyTorchJob's pods is byte for byte what the backend says, at the operator's addresses.
     """
-    run = cluster.task(programs.seen, "pytorch", master=1, worker=1).submit(*PYTORCH)
+    run = cluster.task(programs.seen, "pytorch", master=1, worker=2).submit()
     name = name_of(run)
-    injected = {each: injected_into(cluster, name, "pytorch", each) for each in PYTORCH}
-    values = {value["name"]: value["environment"] for value in run.results(120)}
-    for replica, found in values.items():
-        for variable in ("MASTER_PORT", "RANK", "WORLD_SIZE"):
-            assert found[variable] == injected[variable][replica], variable
-        assert found["MASTER_ADDR"].partition(".")[0] == injected["MASTER_ADDR"][replica]
+    injected = added_to(cluster, name, "pytorchjobs", 3)
+    run.result(120)
+    spec = ClusterSpec({"master": [f"{name}-master-0:23456"], "worker": [f"{name}-worker-{i}:23456" for i in range(2)]})
+    for replica in spec.replicas:
+        found, ours = injected[replica.name], backends["pytorch"].environment(replica, spec)
+        assert {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "PET_NNODES", "PET_NODE_RANK"} <= set(found)
+        assert found == {variable: ours[variable] for variable in found}
+
+
+def added_to(cluster: Cluster, name: str, plural: str, replicas: int) -> dict[str, dict[str, str]]:
+    """
+    Replica -> what its container's environment has that nobody wrote into the job.
+    """
+    pods = cluster.await_all(name, replicas)
+    (job,) = (each for each in cluster.top(plural) if each["metadata"]["name"] == name)
+    specs = next(value for key, value in job["spec"].items() if key.endswith("ReplicaSpecs"))
+    written = {each["name"] for spec in specs.values() for each in spec["template"]["spec"]["containers"][0]["env"]}
+    return {
+        replica: {each.name: each.value for each in pod.spec.containers[0].env if each.name not in written} for replica, pod in pods.items()
+    }
 
 
 def test_elastic_survives_a_killed_pod(cluster: Cluster) -> None:

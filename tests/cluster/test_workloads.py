@@ -2,18 +2,20 @@
 The same jobs without the training operator: plain Jobs, a JobSet, a TrainJob of Kubeflow's Trainer.
 """
 
+import time
+
 import pytest
 from outside import Cluster
 from ring import RingBackend
 
 import programs
-from distrib import RunState
+from distrib import ReplicaFailedError, RunState
 from distrib._registry import backends
 
-NEEDS = {"job": "jobs", "jobset": "jobsets", "trainjob": "trainjobs"}
+NEEDS = {"job": "jobs", "jobset": "jobsets", "trainjob": "trainjobs", "operator": "tfjobs"}
 
 
-@pytest.fixture(params=NEEDS)
+@pytest.fixture(params=["job", "jobset", "trainjob"])
 def workload(request: pytest.FixtureRequest, cluster: Cluster) -> str:
     """
     Each way that this cluster has.
@@ -40,6 +42,7 @@ def test_all_roles_of_tensorflow(cluster: Cluster, workload: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("workload", NEEDS, indirect=True)
 def test_parameter_server_training(cluster: Cluster, workload: str) -> None:
     """
     TensorFlow's own parameter-server strategy, across the pods of four roles.
@@ -76,3 +79,27 @@ def test_third_party(cluster: Cluster, workload: str) -> None:
         values = run.results(90)
     assert [name.rpartition("-")[2] for name in values["node"]] == ["1", "0"]
     assert len(values) == 2
+
+
+def test_exception(cluster: Cluster, workload: str) -> None:
+    """
+    The user's exception is the cause, whatever the workload makes of the pod that failed.
+    """
+    error = cluster.task(programs.fail, worker=2, options={"workload": workload}).submit("exception").exception(90)
+    assert isinstance(error, ReplicaFailedError), repr(error)
+    assert (error.replica, type(error.__cause__)) == ("worker-1", programs.OutOfPaintError)
+
+
+@pytest.mark.parametrize("workload", ["jobset", "trainjob"], indirect=True)
+def test_all_are_started_again(cluster: Cluster, workload: str) -> None:
+    """
+    With restart_scope='Job' one failure starts all replicas again, and the run has its value.
+    """
+    worker = {"replicas": 2, "restart_policy": "OnFailure"}
+    policy = {"restart_scope": "Job", "backoff_limit": 5}
+    task = cluster.task(programs.fail_before, worker=worker, run_policy=policy, options={"workload": workload})
+    run = task.submit(time.time() + 5, 3)
+    run.result(120)
+    status = run.status()
+    assert status.state is RunState.SUCCEEDED
+    assert all(replica.attempt >= 2 for replica in status.replicas.values()), status
