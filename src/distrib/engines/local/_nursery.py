@@ -23,7 +23,7 @@ from ._linux import die_with_parent
 from ._replica import Settings, close_all_but, run_forked, variables
 
 #: How many new objects the garbage collector waits for while modules are imported: by itself it would look through those of PyTorch
-#: hundreds of times, for nothing, and take a tenth to a fifth of the time.
+#: hundreds of times, for nothing, and take up to a tenth of the time.
 _MANY_OBJECTS = 10_000
 
 
