@@ -280,6 +280,7 @@ class TestCancelling:
         with pytest.raises(EngineError, match="cancel it again"):
             run.cancel()
         stage.standin.is_down = False
+        assert run.status().state is RunState.RUNNING
         run.cancel()
         assert run.status().state is RunState.CANCELLED
         assert stage.left() == []

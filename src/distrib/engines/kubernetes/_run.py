@@ -82,7 +82,7 @@ class KubernetesRun(Run[R_co]):
         """
         with self._lock:
             follower = self._follower if self._owner == os.getpid() else None
-        if follower is None or not follower.is_informed:
+        if follower is None or not follower.is_informed or follower.has_failed:
             yield self._look()
         else:
             with follower.lock:
