@@ -131,6 +131,8 @@ class TestTrouble:
         eventually(lambda: "Suspended" in run.status().reason)
         with pytest.raises(RunTimeoutError, match="still running"):
             run.wait(2)
+        with pytest.raises(ValueError, match="timeout=nan: write seconds"):
+            run.wait(float("nan"))
         run.cancel()
 
     def test_patience(self, stage: Stage) -> None:

@@ -8,11 +8,11 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
 from typing import TypeVar
 
 from ...engine import Event, Run, RunStatus
-from ...errors import InvalidJobError, RunTimeoutError, did_you_mean
+from ...errors import InvalidJobError, did_you_mean
+from .._patience import Patience
 from ._about import About
 from ._client import EVENTS, PODS, ApiError, Client, Kind
 from ._events import events_of
@@ -24,9 +24,6 @@ from ._state import State
 from ._watch import News
 
 R_co = TypeVar("R_co", covariant=True)
-
-# A signal that comes at the very moment in which Python begins to wait is seen when it looks again: it looks this often.
-_AWAKE_SECONDS = 0.5
 
 
 class KubernetesRun(Run[R_co]):
@@ -106,11 +103,10 @@ class KubernetesRun(Run[R_co]):
         return state
 
     def wait(self, timeout: float | None = None) -> RunStatus:
+        patience = Patience(timeout)
         follower = self.follow()
-        deadline = None if timeout is None else monotonic() + timeout
-        while not follower.done.wait(_patience(deadline)):
-            if deadline is not None and monotonic() >= deadline:
-                raise RunTimeoutError(f"{self.id} is still running after {timeout:g} s; it goes on. Wait again, or cancel() it.")
+        while not follower.done.wait(patience.seconds()):
+            patience.check(self.id)
         return follower.state.status()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -195,7 +191,3 @@ def _lines(pieces: Iterator[tuple[str, bytes]], *, prefixed: bool) -> Iterator[s
 def _line(name: str, line: bytes, prefixed: bool) -> str:
     text = line.decode("utf-8", "backslashreplace")
     return f"[{name}] {text}" if prefixed else text
-
-
-def _patience(deadline: float | None) -> float:
-    return _AWAKE_SECONDS if deadline is None else max(0.0, min(_AWAKE_SECONDS, deadline - monotonic()))

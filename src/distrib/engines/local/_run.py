@@ -19,10 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from ..._cluster import RUN_VARIABLE
 from ...engine import RunState, RunStatus
 from ...errors import EngineError, RunFailedError, SubmitError
+from .._patience import Patience
 from ._history import Progress, outdated, remove
 from ._linux import kill_and_wait, processes_with
 from ._logs import LOOK_SECONDS, Echo, Follower, say
-from ._stored import AWAKE_SECONDS, StoredRun, deadline_of, still_running
+from ._stored import StoredRun
 
 if TYPE_CHECKING:
     import socket
@@ -79,10 +80,9 @@ class LocalRun(StoredRun[R_co]):
     def wait(self, timeout: float | None = None) -> RunStatus:
         if not self._is_followed():
             return super().wait(timeout)
-        deadline = deadline_of(timeout)
-        while not self._done.wait(_patience(deadline)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise still_running(self.id, timeout)
+        patience = Patience(timeout)
+        while not self._done.wait(patience.seconds()):
+            patience.check(self.id)
         return self.status()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -275,7 +275,3 @@ class _Teller:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _patience(deadline: float | None) -> float:
-    return AWAKE_SECONDS if deadline is None else max(0.0, min(AWAKE_SECONDS, deadline - time.monotonic()))

@@ -16,16 +16,14 @@ from typing import Any, TypeVar
 from ..._cluster import RUN_VARIABLE
 from ..._outcome import ByRank
 from ...engine import Event, Run, RunState, RunStatus
-from ...errors import EngineError, InvalidJobError, RunTimeoutError, did_you_mean
+from ...errors import EngineError, InvalidJobError, did_you_mean
+from .._patience import AWAKE_SECONDS, Patience
 from .._results import NamedResults
 from ._history import Progress, for_people, is_alive, read_about, read_events
 from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Follower
 
 R_co = TypeVar("R_co", covariant=True)
-
-#: A signal that comes at the very moment in which Python begins to wait is seen when it looks again: it looks this often.
-AWAKE_SECONDS = 0.5
 
 
 class LocalResults(NamedResults[R_co]):
@@ -82,26 +80,24 @@ class StoredRun(Run[R_co]):
         return self._progress().status()
 
     def wait(self, timeout: float | None = None) -> RunStatus:
-        deadline = deadline_of(timeout)
+        patience = Patience(timeout)
         while is_alive(self.folder):
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise still_running(self.id, timeout)
-            self._await_supervisor(left)
+            patience.check(self.id)
+            self._await_supervisor(patience.seconds())
         return self.status()
 
-    def _await_supervisor(self, seconds: float | None) -> None:
+    def _await_supervisor(self, seconds: float) -> None:
         pid = self._supervisor()
         try:
             watched = os.pidfd_open(pid) if pid is not None else None
         except (OSError, AttributeError):
             watched = None
         if watched is None:  # it has not said yet who it is, or this system cannot watch it
-            time.sleep(LOOK_SECONDS if seconds is None else min(LOOK_SECONDS, seconds))
+            time.sleep(min(LOOK_SECONDS, seconds))
             return
         try:
             if is_alive(self.folder):  # the number was still its own when the descriptor was opened
-                select.select([watched], [], [], AWAKE_SECONDS if seconds is None else min(seconds, AWAKE_SECONDS))
+                select.select([watched], [], [], seconds)
         finally:
             os.close(watched)
 
@@ -177,19 +173,3 @@ class StoredRun(Run[R_co]):
         finally:
             if ended is not None:
                 os.close(ended)
-
-
-def deadline_of(timeout: float | None) -> float | None:
-    """
-    When a wait of *timeout* seconds that begins now is over.
-    """
-    if timeout != timeout:  # noqa: PLR0124  # it is no number, and would never be over
-        raise ValueError("timeout=nan: write seconds, or None to wait for as long as it takes.")
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def still_running(id: str, timeout: float | None) -> RunTimeoutError:
-    """
-    What a wait that was too short ends with.
-    """
-    return RunTimeoutError(f"{id} is still running after {timeout:g} s; it goes on. Wait again, or cancel() it.")
