@@ -348,6 +348,17 @@ def test_it_is_refused(case: Case) -> None:
         assert message.startswith(f"{case.field}={shown(caught.value.value)}: ")
 
 
+def test_what_only_looks_like_it() -> None:
+    """
+    An empty folder has room for the place of the call, and whether a container that does not train is ready, is its own affair.
+    """
+    folder = {"mount_path": "/var/run", "empty_dir": True}
+    proxy = {"name": "proxy", "image": "proxy:1", "readinessProbe": {"exec": {"command": ["true"]}}}
+    plan_of(Job("tensorflow", **worker(volumes=[folder])), workload="operator", **patch(containers=[proxy]))
+    with pytest.raises(InvalidJobError, match="is the run's own"):
+        plan_of(Job("tensorflow", **worker(volumes=[{**folder, "read_only": True}])))
+
+
 #: What a patch is made of, in its right places and in wrong ones.
 _WORDS = st.sampled_from(
     (

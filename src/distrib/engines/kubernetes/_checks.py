@@ -173,7 +173,9 @@ def _check_volumes(job: Job, group: ReplicaGroup) -> None:
         if path in ("/", "//"):
             raise refuse(field, volume.mount_path, "the image itself would be hidden; mount it at a folder.")
         for ours in (MOUNT, TERMINATION_LOG):
-            if f"{path}/".startswith(f"{ours}/") or ours.startswith(f"{path}/"):
+            # In an empty folder there is room for the place of the call, as there is for that of an account's token.
+            has_room = ours == MOUNT and volume.empty_dir and not volume.read_only
+            if f"{path}/".startswith(f"{ours}/") or (ours.startswith(f"{path}/") and not has_room):
                 raise refuse(field, volume.mount_path, f"{ours} is the run's own; mount it elsewhere.")
         if path == _SHARED_MEMORY and size is not None:
             raise refuse(field, volume.mount_path, "shared_memory is mounted there; leave one of them out.")

@@ -66,7 +66,7 @@ class OperatorWorkload(Workload):
             _set_port(replicas["template"], operator, setting.port)
             replicas["template"] = dressed(setting, group.role, replicas["template"])
             if setting.job.world_size > 1:
-                _check_probes(replicas["template"])
+                _check_probe(replicas["template"], operator.container)
         return (setting.top(self.resource(backend), spec),)
 
     def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
@@ -99,10 +99,11 @@ def _operator(backend: Backend) -> Operator:
     return backend.operator
 
 
-def _check_probes(template: dict[str, Any]) -> None:
+def _check_probe(template: dict[str, Any], trains: str) -> None:
+    # Those of other containers, a proxy's say, wait for nobody.
     for container in template["spec"]["containers"]:
-        if "readinessProbe" in container:
-            field = f"kubernetes.pod_patch.spec.containers[{container['name']!r}].readinessProbe"
+        if container["name"] == trains and "readinessProbe" in container:
+            field = f"kubernetes.pod_patch.spec.containers[{trains!r}].readinessProbe"
             raise UnsupportedError(
                 f"{field}: the operator's Services know no pod that is not ready, and replicas look for each other before they are. "
                 "Leave it out, or run plain Jobs: kubernetes={'workload': 'job'}.",
