@@ -90,9 +90,10 @@ class Watch:
     def _stop(run: Run[Any], number: int, at_once: bool) -> None:
         hint = threading.Timer(_LONG_SECONDS, _tell, (run.id, number))
         hint.daemon = True
-        with suppress(Exception):  # whoever waits for the run is told
+        with suppress(RuntimeError):  # no room for another thread: then nothing is said
             if not at_once:
                 hint.start()
+        with suppress(Exception):  # whoever waits for the run is told
             run.cancel(at_once=at_once)
         hint.cancel()
 
