@@ -25,7 +25,7 @@ found, options = [], json.loads(os.environ["OPTIONS"])
 for workload in json.loads(os.environ["WORKLOADS"]):
     task = distrib.distributed("tensorflow", worker=2)(here).on("kubernetes", workload=workload, **options)
     run = task.submit(0.5)
-    lines = list(run.logs("worker-1", follow=True))
+    lines = [line for line in run.logs("worker-1", follow=True) if not line.startswith("distrib: ")]
     again = distrib.get_run(run.id)
     found.append([workload, list(run.results(120)), lines, again.result(60), run.id in [each.id for each in distrib.runs("kubernetes")]])
     long = task.submit(600)

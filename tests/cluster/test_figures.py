@@ -92,10 +92,13 @@ def test_following_many_logs(cluster: Cluster) -> None:
     """
     replicas = 40
     run = cluster.task(programs.count, worker=replicas, options={"workload": "job"}).submit(20, 0.1)
-    lines, began, used = 0, 0.0, 0.0
-    for lines, _ in enumerate(run.logs(follow=True), 1):
-        if lines == 1:
+    lines: list[str] = []
+    began, used = 0.0, 0.0
+    # Pods that have to wait for others long say so; that is none of the lines that are counted.
+    for line in (line for line in run.logs(follow=True) if "] line " in line):
+        if not lines:
             began, used = time.monotonic(), time.process_time()
+        lines.append(line)
     seconds, cores = time.monotonic() - began, time.process_time() - used
-    FIGURES.append(f"following {replicas} replicas' logs: {lines / seconds:.0f} lines/s with {cores / seconds:.2f} cores")
-    assert lines == sum(run.results(60))
+    FIGURES.append(f"following {replicas} replicas' logs: {len(lines) / seconds:.0f} lines/s with {cores / seconds:.2f} cores")
+    assert len(lines) == len(set(lines)) == sum(run.results(60))

@@ -31,7 +31,7 @@ REATTACH = """
 import json, sys
 import distrib
 run = distrib.get_run(sys.argv[1])
-lines = list(run.logs("worker-1", follow=True))
+lines = [line for line in run.logs("worker-1", follow=True) if line.startswith("line ")]
 values = run.results(60)["worker"]
 print(json.dumps([values[1], run.status().state.value, len(lines), len(values)]))
 """
