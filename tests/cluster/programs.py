@@ -21,12 +21,24 @@ def seen(*names: str) -> dict[str, Any]:
     return {"name": me.name, "rank": me.rank, "world_size": me.world_size, "coordinator": me.is_coordinator, "environment": found}
 
 
+def resolved(host: str) -> str:
+    """
+    The address of a name; a cluster's DNS that has much to do may fail to answer once.
+    """
+    for _ in range(10):
+        try:
+            return socket.gethostbyname(host)
+        except socket.gaierror:  # noqa: PERF203  # that is what tries are for
+            time.sleep(1)
+    return socket.gethostbyname(host)
+
+
 def meet() -> dict[str, Any]:
     """
     Resolve every replica's name, and say which addresses are distinct.
     """
     hosts = [address.rpartition(":")[0] for addresses in replica().cluster.values() for address in addresses]
-    return {**seen(), "peers": len({socket.gethostbyname(host) for host in hosts})}
+    return {**seen(), "peers": len({resolved(host) for host in hosts})}
 
 
 def serve() -> dict[str, Any]:
@@ -46,7 +58,7 @@ def around() -> str:
     if replica().role == "store":
         time.sleep(3600)
     host = os.environ["RING_NEXT"].rpartition(":")[0]
-    socket.gethostbyname(host)
+    resolved(host)
     return host.partition(".")[0]
 
 
