@@ -57,7 +57,8 @@ if sys.version_info < (3, 10):
 try:
     import distrib
 except ImportError as error:
-    refuse("the image has no distrib for %s (%s). Install it there: add 'RUN python -m pip install distrib' to its Containerfile."
+    refuse("the image has no distrib for %s (%s). Install it there from a wheel: add 'COPY dist/distrib-*.whl /tmp/' and "
+           "'RUN python -m pip install --no-cache-dir /tmp/distrib-*.whl' to its Containerfile; docs/how-to/install.md makes the wheel."
            % (sys.executable, error))
 try:
     from distrib.engines.kubernetes._pod import main
