@@ -108,6 +108,13 @@ _quantities: st.SearchStrategy[Amount] = st.one_of(
 def quantities() -> st.SearchStrategy[Amount]:
     """
     Kubernetes quantities of 0 or more in every form that may be written: texts of all three kinds, numbers, decimals.
+
+    .. doctest::
+
+        >>> from hypothesis import find
+        >>> from distrib import Resources
+        >>> Resources(memory=find(quantities(), lambda amount: str(amount).endswith("Gi")))
+        Resources(memory='0')
     """
     return _quantities
 
@@ -124,6 +131,15 @@ _devices = st.sampled_from(_DEVICES)
 def resources() -> st.SearchStrategy[Resources]:
     """
     Resources of any size.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(resources())
+        ... def test_devices_are_whole(drawn: Resources) -> None:
+        ...     assert drawn.gpu in (None, 0, 1, 8)
+        >>> test_devices_are_whole()
     """
     return _devices.flatmap(lambda devices: _resources(quantities(), devices))
 
@@ -161,6 +177,12 @@ def _limits(devices: Resources) -> st.SearchStrategy[Resources | None]:
 def tolerations(draw: st.DrawFn) -> Toleration:
     """
     Tolerations of taints of nodes.
+
+    .. doctest::
+
+        >>> from hypothesis import find
+        >>> find(tolerations(), lambda toleration: toleration.toleration_seconds is not None).effect.value
+        'NoExecute'
     """
     operator = draw(st.sampled_from(TolerationOperator))
     exists = operator is TolerationOperator.EXISTS
@@ -187,6 +209,12 @@ _SOURCES: dict[str, st.SearchStrategy[Any]] = {
 def volumes(draw: st.DrawFn) -> Volume:
     """
     Volumes from every source.
+
+    .. doctest::
+
+        >>> from hypothesis import find
+        >>> find(volumes(), lambda volume: volume.empty_dir)
+        Volume(mount_path='/x', empty_dir=True)
     """
     source = draw(st.sampled_from(sorted(_SOURCES)))
     given: dict[str, Any] = {source: draw(_SOURCES[source])}
@@ -205,6 +233,15 @@ def replica_groups(role: str = "worker", *, at_least: int = 0, at_most: int = _M
         at_least: The fewest replicas.
 
         at_most: The most replicas.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(replica_groups("ps", at_least=1, at_most=2))
+        ... def test_one_or_two(group: ReplicaGroup) -> None:
+        ...     assert group.role == "ps" and group.replicas in (1, 2)
+        >>> test_one_or_two()
     """
     replicas = st.integers(at_least, at_most)
     return st.builds(lambda group, replicas: attrs.evolve(group, role=role, replicas=replicas), _devices.flatmap(_groups), replicas)
@@ -238,6 +275,15 @@ def _groups(devices: Resources) -> st.SearchStrategy[ReplicaGroup]:
 def scheduling_policies(*, world_size: int = 1) -> st.SearchStrategy[SchedulingPolicy]:
     """
     Scheduling policies that wait for *world_size* replicas at most.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(scheduling_policies(world_size=2))
+        ... def test_nobody_is_waited_for_who_never_comes(policy: SchedulingPolicy) -> None:
+        ...     assert policy.min_available in (None, 1, 2)
+        >>> test_nobody_is_waited_for_who_never_comes()
     """
     return _scheduling_policies(world_size)
 
@@ -257,6 +303,15 @@ def _scheduling_policies(world_size: int) -> st.SearchStrategy[SchedulingPolicy]
 def run_policies(*, world_size: int = 1) -> st.SearchStrategy[RunPolicy]:
     """
     Run policies of jobs with *world_size* replicas.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(run_policies())
+        ... def test_deadlines_are_ahead(policy: RunPolicy) -> None:
+        ...     assert policy.active_deadline_seconds is None or policy.active_deadline_seconds > 0
+        >>> test_deadlines_are_ahead()
     """
     return _run_policies(world_size)
 
@@ -284,6 +339,12 @@ def jobs(backend: Backend | str, *, bare: bool = False) -> st.SearchStrategy[Job
         backend: The backend, or its name.
 
         bare: Leave all else at its default, which is much faster.
+
+    .. doctest::
+
+        >>> from hypothesis import find
+        >>> find(jobs("tensorflow", bare=True), lambda job: job.world_size == 3).world_size
+        3
     """
     return _jobs(backend, bare=bare)
 
@@ -309,6 +370,15 @@ def job_keywords(backend: Backend | str) -> st.SearchStrategy[dict[str, Any]]:
 
     Args:
         backend: The backend, or its name.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(job_keywords("jax"))
+        ... def test_any_of_them_make_a_job_of_jax(keywords: dict[str, Any]) -> None:
+        ...     assert Job(**keywords).framework == "jax"
+        >>> test_any_of_them_make_a_job_of_jax()
     """
     return _job_keywords(backend)
 
@@ -355,6 +425,15 @@ def cluster_specs(backend: Backend | str) -> st.SearchStrategy[ClusterSpec]:
 
     Args:
         backend: The backend, or its name.
+
+    .. doctest::
+
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=10)
+        ... @given(cluster_specs("jax"))
+        ... def test_ranks_count_all(cluster: ClusterSpec) -> None:
+        ...     assert [replica.rank for replica in cluster.replicas] == list(range(cluster.world_size))
+        >>> test_ranks_count_all()
     """
     return _cluster_specs(backend)
 
@@ -441,6 +520,13 @@ def option_keywords(kind: type) -> st.SearchStrategy[dict[str, Any]]:
 
     Args:
         kind: The class, one of attrs' with a type for each field.
+
+    .. doctest::
+
+        >>> from hypothesis import find
+        >>> from distrib.backend import Role
+        >>> find(option_keywords(Role), lambda keywords: len(keywords) == 1)
+        {'name': 'x'}
     """
     return _option_keywords(kind)
 
