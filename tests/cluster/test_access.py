@@ -17,14 +17,14 @@ import json, os, time
 import distrib
 
 def here(seconds):
-    time.sleep(seconds)
     print("hello", flush=True)
+    time.sleep(seconds)  # the operator deletes pods, and their logs, as soon as the coordinator has ended
     return distrib.replica().name
 
 found, options = [], json.loads(os.environ["OPTIONS"])
 for workload in json.loads(os.environ["WORKLOADS"]):
     task = distrib.distributed("tensorflow", worker=2)(here).on("kubernetes", workload=workload, **options)
-    run = task.submit(0.5)
+    run = task.submit(2)
     lines = [line for line in run.logs("worker-1", follow=True) if not line.startswith("distrib: ")]
     again = distrib.get_run(run.id)
     found.append([workload, list(run.results(120)), lines, again.result(60), run.id in [each.id for each in distrib.runs("kubernetes")]])
