@@ -438,7 +438,7 @@ def _asked_to_wait(response: Any) -> float:
     with suppress(Exception):  # of a stream, what is left of it would stay in the connection
         response.read()
     try:
-        return min(_LONGEST_WAIT, float(response.headers.get("Retry-After", 1)))
+        return max(0.0, min(_LONGEST_WAIT, float(response.headers.get("Retry-After", 1))))
     except ValueError:  # it may be a date
         return 1.0
 
