@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..._model import Resources
 from ..._refusal import refuse
 from ...errors import UnsupportedError
-from ...manifests import escaped
+from ...manifests import escaped, shared_memory
 
 if TYPE_CHECKING:
     from ..._job import Job
@@ -162,7 +162,7 @@ def shared_memory_of(job: Job, given: bool | str | None) -> bool | str | None:
     """
     The size of ``/dev/shm``, which Flyte has one of for all replicas.
     """
-    sizes = {group.role: _shared_memory(job, group.role) for group in job.groups}
+    sizes = {group.role: shared_memory(job, group.role) for group in job.groups}
     found = set(sizes.values())
     if len(found) > 1:
         told = ", ".join(f"{role}={size or 'none'}" for role, size in sizes.items())
@@ -180,10 +180,3 @@ def mounts_shared_memory(template: Any) -> bool:
     containers = getattr(getattr(template, "pod_spec", None), "containers", None) or ()
     mounts = (mount for each in containers if each.name == template.primary_container_name for mount in each.volume_mounts or ())
     return any(mount.mount_path == _SHARED_MEMORY for mount in mounts)
-
-
-def _shared_memory(job: Job, role: str) -> str | None:
-    for resources in (job.resources_limits(role), job.resources_requests(role)):
-        if resources is not None and resources.shared_memory is not None:
-            return resources.shared_memory
-    return None
