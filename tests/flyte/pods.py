@@ -15,6 +15,8 @@ from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import LiteralMap
 
+from distrib.engines.local._linux import kill_and_wait, processes_with
+
 HERE = Path(__file__).parent
 SCRIPTS = Path(sys.executable).parent
 SETTINGS = SerializationSettings(
@@ -51,6 +53,8 @@ class Attempt:
         for pod in self.pods.values():
             pod.kill()
             pod.wait()
+        # Of a pod that is killed nothing is left on a cluster; of a process that stands in for one, its children are.
+        kill_and_wait(processes_with("FLYTE_TEST_FOLDER", str(self.folder)), 10.0)
 
     def command(self):
         """
@@ -81,6 +85,7 @@ class Attempt:
                 "FLYTE_INTERNAL_EXECUTION_PROJECT": "p",
                 "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d",
                 "FLYTE_ATTEMPT_NUMBER": "0",
+                "FLYTE_TEST_FOLDER": str(self.folder),
                 **environment,
             },
             stdout=log,

@@ -19,6 +19,7 @@ from distrib.engines.kubernetes._bootstrap import command
 from distrib.engines.kubernetes._orders import Orders
 from distrib.engines.kubernetes._payload import pack
 from distrib.engines.kubernetes._report import Report, decode
+from distrib.engines.local._linux import kill_and_wait, processes_with
 
 #: Seconds after which a pod that has not ended is taken for hung.
 GUARD = 60
@@ -66,6 +67,8 @@ class Pods:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        # Of a pod that is killed nothing is left on a cluster; of a process that stands in for one, its children are.
+        kill_and_wait(processes_with("DISTRIB_MOUNT", str(self.secret)), GUARD)
 
     def start(self, *names: str, environment: Mapping[str, str] | None = None) -> Pods:
         """Start these, or all."""
