@@ -28,6 +28,8 @@ PYTHON = None if sys.version_info < (3, 14) else "3.13"
 OVERRIDES = "requirements/overrides.txt"
 #: The oldest world that is still in use: TFX's.
 MINIMUMS = "requirements/minimums.txt"
+#: How tests run unless arguments say something else: one for each processor at a time, those of a file one after the other.
+TOGETHER = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 #: Where the runs of a session leave their history, so that none ends up in the user's.
 STATE = "DISTRIB_STATE_DIR"
 #: Names the folder with the source of the program that shows what Flyte makes of a task.
@@ -63,10 +65,10 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
     """
-    All tests; arguments go to pytest.
+    All tests; arguments go to pytest, which then runs one test at a time.
     """
     install(session, "tests")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or TOGETHER))
 
 
 @nox.session(python=PYTHON)
@@ -129,7 +131,7 @@ def minimums(session: nox.Session) -> None:
     if session.venv_backend != "uv":
         session.skip("only uv resolves to the lowest versions")
     install(session, "tests", "--resolution", "lowest-direct", "--constraint", MINIMUMS)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or TOGETHER))
 
 
 @nox.session(python=PYTHON, default=False)

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from distrib.testing import BackendContract, EngineContract, LawBrokenError, _law
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _few_examples() -> Iterator[None]:
