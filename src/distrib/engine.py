@@ -262,6 +262,8 @@ class Run(ABC, Generic[R_co]):
 
         Raises:
             RunTimeoutError: *timeout* seconds were not enough; the run goes on.
+
+            EngineError: The run can no longer be followed, and may go on.
         """
 
     @abstractmethod
@@ -341,8 +343,9 @@ class Run(ABC, Generic[R_co]):
 
         def watch() -> None:
             try:
-                self.wait()
-            finally:  # what went wrong is told by result()
+                with suppress(EngineError):  # result() tells of it
+                    self.wait()
+            finally:
                 with suppress(RuntimeError):  # the loop may have been closed meanwhile
                     loop.call_soon_threadsafe(deliver)
 

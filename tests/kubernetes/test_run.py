@@ -281,6 +281,8 @@ class TestCancelling:
         stage.standin.is_down = True
         with pytest.raises(EngineError, match="cancel it again"):
             run.cancel()
+        with pytest.raises(EngineError, match="cancel it again"):
+            run.wait(PATIENCE)
         stage.standin.is_down = False
         assert run.status().state is RunState.RUNNING
         run.cancel()

@@ -103,15 +103,23 @@ class KubernetesRun(Run[R_co]):
         return state
 
     def wait(self, timeout: float | None = None) -> RunStatus:
+        follower = self._awaited(timeout)
+        if follower.has_failed and follower.error is not None:  # it may go on: no status would be true
+            raise follower.error.with_traceback(None)
+        return follower.state.status()
+
+    def _awaited(self, timeout: float | None) -> Follower:
+        """
+        Who has followed the run, to its end or as far as that went.
+        """
         patience = Patience(timeout)
         follower = self.follow()
         while not follower.done.wait(patience.seconds()):
             patience.check(self.id)
-        return follower.state.status()
+        return follower
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        self.wait(timeout)
-        return self.follow().error
+        return self._awaited(timeout).error
 
     def results(self, timeout: float | None = None) -> KubernetesResults[R_co]:
         error = self.exception(timeout)
@@ -126,7 +134,7 @@ class KubernetesRun(Run[R_co]):
                 self._follower, self._echo = None, False
         follower = self.follow()
         follower.cancel(at_once=at_once)
-        self.wait()
+        self._awaited(None)
         if follower.has_failed and follower.error is not None:
             raise follower.error.with_traceback(None)
 
