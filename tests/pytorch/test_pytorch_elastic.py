@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from signing import sign
 
 import distrib
 from distrib import ReplicaFailedError, RetryableError, RunState, distributed
@@ -46,8 +47,8 @@ def write_pids(folder: Path) -> None:
     Write down who this process is, and its node.
     """
     me = distrib.replica().name
-    (folder / f"{me}.{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()))
-    (folder / me).write_text(str(os.getppid()))
+    sign(folder / f"{me}.{os.environ['LOCAL_RANK']}", os.getpid())
+    sign(folder / me, os.getppid())
 
 
 def leftovers(folder: Path) -> list[str]:

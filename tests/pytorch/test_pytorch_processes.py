@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from signing import sign
 
 import distrib
 from distrib import Command, ReplicaFailedError, RetryableError, RunState, distributed, launch
@@ -51,7 +52,7 @@ def fate(how: str, folder: Path) -> str:
     """
     Rank 1 ends as *how* says; rank 0 waits.
     """
-    (folder / os.environ["RANK"]).write_text(str(os.getpid()))
+    sign(folder / os.environ["RANK"], os.getpid())
     if os.environ["RANK"] == "0":
         time.sleep(60)
     if how == "raise":
@@ -77,7 +78,7 @@ def gone(folder: Path) -> bool:
     """
     Whether no process that wrote its number down is left.
     """
-    return not any(psutil.pid_exists(int(path.read_text())) for path in folder.iterdir())
+    return not any(psutil.pid_exists(int(path.read_text())) for path in folder.glob("[0-9]*"))
 
 
 def test_each_process_has_its_place() -> None:
@@ -160,7 +161,7 @@ def patient(folder: Path) -> None:
     Wait; write down when told to stop.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit((folder / f"told-{os.environ['RANK']}").touch()))
-    (folder / os.environ["RANK"]).write_text(str(os.getpid()))
+    sign(folder / os.environ["RANK"], os.getpid())
     time.sleep(60)
 
 
