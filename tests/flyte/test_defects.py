@@ -195,7 +195,8 @@ DEFECTS = [
         5, "no workers", lambda by: worker(by, replicas=0).get("replicas", 0), 0, error("InvalidJobError: worker: the job has no replicas")
     ),
     Defect(5, "less than none", lambda by: worker(by, replicas=-3)["replicas"], -3, error(r"InvalidJobError: worker\.replicas=-3")),
-    Defect(6, "an ImageSpec", lambda by: worker(by, image=SPEC)["image"], error("TypeError"), "repo/workers:1"),
+    # Which tag it has is flytekit's business, and not the same in all versions.
+    Defect(6, "an ImageSpec", lambda by: worker(by, image=SPEC)["image"], error("TypeError"), re.compile("repo/workers:[0-9A-Za-z_-]+$")),
     Defect(
         6,
         "a placeholder",
@@ -276,10 +277,12 @@ def outcome(defect: Defect, by: SimpleNamespace) -> Any:
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=str)
-def test_ours_is_right(defect: Defect) -> None:
+def test_ours_is_right(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What is a defect of the plug-in's is none of ours.
     """
+    # Older versions of flytekit ask a registry of the internet.
+    monkeypatch.setattr(ImageSpec, "exist", lambda _: True)
     for by, expected in ((THEIRS, defect.theirs), (OURS, defect.ours)):
         found = outcome(defect, by)
         same = expected.match(str(found)) if isinstance(expected, re.Pattern) else found == expected

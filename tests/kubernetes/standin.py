@@ -277,7 +277,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         verb = self._verb(parts.path, query)
-        self.standin.requests.append((verb, parts.path, query))
+        with self.standin.changed:  # whoever sees the request and cuts the connections means this one too
+            self.cuts = self.standin.cuts
+            self.standin.requests.append((verb, parts.path, query))
         try:
             self.standin.check(verb, parts.path, self.headers.get("Authorization", ""))
             getattr(self, f"_{verb}")(parts.path, query, body)
@@ -371,17 +373,16 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.standin.keeps_connections:
             self.send_header("Connection", "close")
         self.end_headers()
-        cuts = self.standin.cuts
         for piece in pieces:
+            if self.standin.cuts != self.cuts:  # in the middle of the answer, as a broken connection does
+                self.close_connection = True
+                return
             if piece is None:
                 with self.standin.changed:
-                    if self.standin.cuts == cuts:
+                    if self.standin.cuts == self.cuts:
                         self.standin.changed.wait(0.02)
             elif piece:
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-            if self.standin.cuts != cuts:  # in the middle of the answer, as a broken connection does
-                self.close_connection = True
-                return
         self.wfile.write(b"0\r\n\r\n")
 
 
