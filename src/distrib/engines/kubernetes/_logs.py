@@ -8,6 +8,7 @@ of the last two seconds that have been read before are counted, and left out.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ _BAD_REQUEST, _ABSENT = 400, 404
 # Containers end at some time within the second that Kubernetes tells.
 _SECOND = 1.0
 _FRACTION = slice(19, 29)
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_WHOLE = len("2026-01-02T03:04:05.000000000Z")
 # What connections may take to end by themselves, once the run has.
 _SOON_SECONDS = 0.1
 
@@ -71,21 +74,21 @@ class Cursor:
         """
         The rest: a last line that was not finished.
         """
-        stamp, _, text = self._rest.partition(b" ")
+        stamp, text = _split(self._rest)
         self._rest = b""
         if not text or self._is_known(stamp):
             return b""
         return text[self._owed :] + b"\n"
 
     def _text(self, line: bytes) -> bytes | None:
-        stamp, _, text = line.partition(b" ")
+        stamp, text = _split(line)
         if self._is_known(stamp):
             self._skip -= 1
             return None
         self._skip = 0
         if stamp[10:11] != b"T" or not stamp[:4].isdigit():  # not the container's, but what the kubelet has to say about it
             return line
-        second = stamp[: _FRACTION.start] + stamp[_FRACTION.stop + 1 :]
+        second = stamp[: _FRACTION.start] + stamp[_FRACTION.stop :]
         if second in self._counts:
             self._counts[second] += 1
         elif not self._counts or second >= _second_before(max(self._counts)).encode():
@@ -101,13 +104,26 @@ class Cursor:
         return self._skip > 0 and stamp <= self._latest
 
     def _partial(self) -> bytes:
-        stamp, _, text = self._rest.partition(b" ")
+        stamp, text = _split(self._rest)
         if self._is_known(stamp):
             return b""
         given, self._owed = text[self._owed :], max(0, self._owed - len(text))
         self._given += len(text)
         self._rest = stamp + b" "
         return given
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    """
+    The time of a line and its text. Times are compared as texts: each gets all nine digits, of which the last may have been left out.
+
+    >>> _split(b"2026-01-02T03:04:05.25Z hello")
+    (b'2026-01-02T03:04:05.250000000Z', b'hello')
+    """
+    stamp, _, text = line.partition(b" ")
+    if (len(stamp) != _WHOLE or stamp[-1:] != b"Z") and (found := _STAMP.fullmatch(stamp)):
+        stamp = b"%s.%s%s" % (found[1], (found[2] or b"").ljust(9, b"0"), found[3])
+    return stamp, text
 
 
 def _second_before(second: bytes) -> str:
