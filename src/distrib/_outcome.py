@@ -66,6 +66,10 @@ class ProcessFailedError(Exception):
         return int(self.told["code"])
 
 
+#: The end by a signal, as a shell says it: this plus the signal's number.
+SIGNALLED = 128
+
+
 def code_of(error: BaseException) -> int:
     """
     The exit code of a process that ends with *error*.
@@ -145,7 +149,7 @@ def tell_end(status: int) -> dict[str, Any]:
     Args:
         status: Its exit code, or the number of the signal that ended it, negative.
     """
-    code = 128 - status if status < 0 else status or 1
+    code = SIGNALLED - status if status < 0 else status or 1
     how = f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}"
     how += "" if status else ", before the function returned"  # for a program 0 is an end like any other
     return {"type": "ProcessEnded", "text": how, "code": code, "ended": status, "traceback": "", "frames": [], "pickled": None}

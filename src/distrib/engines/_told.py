@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._outcome import signal_name
+from .._outcome import SIGNALLED, signal_name
 from ..engine import ReplicaStatus
 from ..errors import ReplicaFailedError
 
@@ -33,8 +33,6 @@ _CODE_HINTS = {
     127: "the process could not be started",
     138: "the code that says: start me again",
 }
-#: A shell's way to say "ended by a signal": this plus its number.
-_SIGNALLED = 128
 _NAMED = 3
 # With the summary, the exception itself and Python's own lines, marks under the code included, these make fifteen.
 _FRAMES = 2
@@ -131,8 +129,8 @@ def hint_of(code: int | None, number: int | None) -> str:
     """
     What an end with this exit code, or by this signal, usually means; an empty string if nothing is known.
     """
-    if number is None and code is not None and code > _SIGNALLED:
-        number = code - _SIGNALLED if code not in _CODE_HINTS else None
+    if number is None and code is not None and code > SIGNALLED:
+        number = code - SIGNALLED if code not in _CODE_HINTS else None
     if number is not None:
         return HINTS.get(number, "")  # type: ignore[call-overload, no-any-return]  # Signals are ints
     return _CODE_HINTS.get(code, "") if code is not None else ""

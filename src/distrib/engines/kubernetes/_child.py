@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ..._outcome import SIGNALLED
 from ..._report import CHANNEL_VARIABLE, NAME_VARIABLE
 from ..local._linux import descendants, kill_and_wait
 from ._bootstrap import REFUSED_EXIT
@@ -26,7 +27,6 @@ from ._report import Report
 
 __all__ = ["Child"]
 
-_SIGNALLED = 128
 _KILL_SECONDS = 5.0
 #: Where the kernel counts what it has killed: in the second version of control groups, and in the first.
 _COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
@@ -124,7 +124,7 @@ class Child:
             error = {key: told.get(key) for key in ("type", "text", "traceback", "frames", "rank", "ended")}
             return self._made("raised", int(told["code"]), error=error, exception=told["pickled"])
         if code < 0:
-            return self._made("ended", _SIGNALLED - code, signal=-code, oom=-code == signal.SIGKILL and _oom_kills() > 0)
+            return self._made("ended", SIGNALLED - code, signal=-code, oom=-code == signal.SIGKILL and _oom_kills() > 0)
         text = "" if code else "the process ended before the function returned: os._exit() was called"
         return self._made("ended", code or 1, text=text)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..._outcome import signal_name
+from ..._outcome import SIGNALLED, signal_name
 
 #: A restart waits for ``restart_delay`` seconds, doubled with each one before it, and never longer than this.
 LONGEST_DELAY = 300.0
@@ -27,8 +27,6 @@ LONGEST_DELAY = 300.0
 RECOVERED_AFTER = 600.0
 #: What Kubeflow's ``ExitCode`` policy takes for retryable starts here.
 FIRST_RETRYABLE = 128
-# The end by a signal, as a shell says it: this plus its number.
-_SIGNALLED = 128
 # How long a replica whose end matters no more may take for it.
 _LAST_SECONDS = 1.0
 
@@ -390,6 +388,6 @@ class Machine:
 
 def _how(member: Member, code: int) -> str:
     # One that has told its own end, 138 for a retryable error say, was ended by no signal.
-    if code <= _SIGNALLED or member.reported:
+    if code <= SIGNALLED or member.reported:
         return f"ended with exit code {code}"
-    return f"was ended by {signal_name(code - _SIGNALLED)}"
+    return f"was ended by {signal_name(code - SIGNALLED)}"

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from ..._outcome import SIGNALLED
 from ._ends import end, end_descendants, kill_group
 from ._linux import adopt_orphans, is_exiting
 from ._machine import Action, Machine, Member, Policy, State, Verb
@@ -261,7 +262,7 @@ class Supervisor:
         _remove(self.settings.path("results", f"{name}.partial"))
         self.record.write("exited", replica=name, code=code, signal=number, returned=ok)
         ran = time.monotonic() - self.since[name]
-        self._do(self.machine.exited(name, report.get("code", 128 + number if number else code), ok=ok, ran=ran))
+        self._do(self.machine.exited(name, report.get("code", SIGNALLED + number if number else code), ok=ok, ran=ran))
 
     # Doing.
 
@@ -297,7 +298,7 @@ class Supervisor:
                 end(pid, number)
 
     def _never_started(self, name: str) -> None:
-        self._do(self.machine.exited(name, 128 + signal.SIGTERM, ok=False))
+        self._do(self.machine.exited(name, SIGNALLED + signal.SIGTERM, ok=False))
 
     def _start(self, name: str) -> None:
         self.since[name] = time.monotonic()
