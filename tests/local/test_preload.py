@@ -169,11 +169,13 @@ class Toys:
 
     folder: Path
     log: Path
+    patch: pytest.MonkeyPatch
 
     def write(self, name: str, text: str) -> None:
         """
-        Make one more module.
+        Make one more module, which is found even where other tests have imported one of that name.
         """
+        self.patch.delitem(sys.modules, name, raising=False)
         (self.folder / f"{name}.py").write_text(dedent(text))
 
     def load(self, name: str, attribute: str) -> Callable[..., Any]:
@@ -204,15 +206,14 @@ def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (folder / "toys").mkdir()
     (folder / "toys" / "__init__.py").write_text(dedent(FRAMEWORK))
     (folder / "toys" / "extra.py").write_text("class Layer: pass\n")
-    toys = Toys(folder, tmp_path / "imports.txt")
+    toys = Toys(folder, tmp_path / "imports.txt", monkeypatch)
     modules = {"distrib_toy": BACKEND, "training": TRAINING, "helpers": HELPERS, "by_module": BY_MODULE, "by_class": BY_CLASS}
     for name, text in modules.items():
         toys.write(name, text)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("TOYS_LOG", str(toys.log))
-    before = set(sys.modules)
     yield toys
-    for name in set(sys.modules) - before:
+    for name in list(sys.modules):
         if str(folder) in repr(sys.modules[name]):
             del sys.modules[name]
     backends._objects.pop("toy", None)
