@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import _thread
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from ._streams import flush, say
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -112,9 +113,7 @@ class Watch:
         number = self.signals[0]
         if number == signal.SIGINT:
             raise KeyboardInterrupt from None
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # its reader may be gone as well
-                stream.flush()
+        flush()
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         raise SystemExit(128 + number)  # only if the signal is blocked
@@ -122,9 +121,7 @@ class Watch:
 
 def _tell(id: str, number: int) -> None:
     again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
-        sys.stderr.write(f"distrib: {id} is being stopped; another {again} stops it at once\n")
-        sys.stderr.flush()
+    say(f"{id} is being stopped; another {again} stops it at once")
 
 
 class _EndedError(BaseException):

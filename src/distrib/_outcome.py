@@ -9,10 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._streams import flush
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -165,17 +166,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def flush() -> None:
-    """
-    Write out what has been printed.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105  # contextlib costs an import and a frame where milliseconds are counted
-            stream.flush()
-        except (OSError, ValueError, AttributeError):  # noqa: PERF203  # closed, replaced by None, or the disk is full
-            pass
 
 
 def end(code: int) -> NoReturn:

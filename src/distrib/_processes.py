@@ -22,8 +22,9 @@ from typing import IO, Any, NoReturn
 from ._cluster import REPLICA_VARIABLE, decode_replica, encode_cluster, encode_replica
 from ._command import Command
 from ._outcome import ByRank, ProcessFailedError, end, signal_name, tell
+from ._streams import flush, say, say_why
 
-__all__ = ["Outcome", "call_in_child", "die_like", "run_processes", "say"]
+__all__ = ["Outcome", "call_in_child", "die_like", "run_processes"]
 
 #: Seconds between SIGTERM and SIGKILL for those that are left when one has failed.
 GRACE_SECONDS = 5.0
@@ -101,8 +102,7 @@ class _Crew:
         # A file without a name: it cannot fill up as a pipe does, and nothing is left of it, however this ends.
         file = self.files[place] = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
         parent = os.getpid()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        flush()
         pid = os.fork()
         if pid == 0:
             _be(function, environment, file, parent)
@@ -208,8 +208,7 @@ def call_in_child(function: Callable[[], Any], environment: Mapping[str, str]) -
     try:
         outcome, code = Outcome(value=cloudpickle.dumps(function(), protocol=5)), 0
     except SystemExit as exit:
-        if not isinstance(exit.code, int | None):
-            print(exit.code, file=sys.stderr)  # noqa: T201  # as the interpreter does
+        say_why(exit)
         told = tell(exit)
         code = int(told["code"])
         outcome = Outcome(told=told) if code else Outcome(value=cloudpickle.dumps(None))
@@ -238,21 +237,13 @@ def die_like(status: int) -> NoReturn:
     """
     End this process with an exit code, or by a signal: *status* is negative then.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    flush()
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
         time.sleep(GRACE_SECONDS)  # the signal may be blocked
     os._exit(status if status >= 0 else 128 - status)
-
-
-def say(text: str) -> None:
-    """
-    One line in the replica's log.
-    """
-    print(f"distrib: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _read(file: IO[bytes]) -> Outcome:

@@ -128,6 +128,13 @@ class TestOptions:
         ranged = Job("pytorch", nnodes=elastic.nnodes, nproc_per_node=elastic.nproc_per_node)
         assert job_from_data(job_to_data(ranged)) == ranged
 
+    def test_settings_that_have_been_through_json(self) -> None:
+        """
+        Numbers that have become floats on the way are what they were, also in what torchrun is given to read.
+        """
+        settings = Job("pytorch", elastic={"max_nodes": 2, "rdzv_configs": {"join_timeout": 600.0}}).options.elasticity.rdzv_configs
+        assert [(name, str(value)) for name, value in settings.items()] == [("join_timeout", "600")]
+
     def test_what_is_needed(self) -> None:
         """
         Only an elastic job goes on without some of its nodes.

@@ -24,7 +24,8 @@ from distrib._cluster import RUN_VARIABLE, Replica
 from distrib._command import Command, not_started
 from distrib._outcome import ByRank, ProcessFailedError, end, tell_end
 from distrib._pickling import dumps
-from distrib._processes import call_in_child, die_like, say
+from distrib._processes import call_in_child, die_like
+from distrib._streams import say
 from distrib.errors import EngineError
 
 from . import _rendezvous

@@ -65,6 +65,13 @@ def _start_method(value: str) -> str:
     return value
 
 
+def _rdzv_configs(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    # What has been through JSON or a Struct comes back as 600.0, which torchrun does not take for a number of seconds.
+    settings = _fields.plain(value)
+    whole = {name: int(number) for name, number in settings.items() if isinstance(number, float) and number.is_integer()}
+    return _fields.plain({**settings, **whole})
+
+
 def _rdzv_backend(value: str) -> str:
     if not isinstance(value, str) or not value.strip():  # type: ignore[redundant-expr]
         raise refuse("", value, "write the name of a rendezvous backend; 'c10d' needs no server.")
@@ -114,7 +121,7 @@ class Elastic:
     max_restarts: int = attrs.field(default=3, converter=_fields.count)
     monitor_interval: float = attrs.field(default=0.1, converter=_interval)
     rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
-    rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_fields.plain)
+    rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_rdzv_configs)
     start_method: str = attrs.field(default="fork", converter=_start_method)
 
     def __attrs_post_init__(self) -> None:

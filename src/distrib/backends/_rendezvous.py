@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Any
 
-from distrib._processes import say
+from distrib._streams import say
 
 __all__ = ["NAME", "register"]
 

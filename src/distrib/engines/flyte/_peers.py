@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from ..._cluster import Replica
-from ..._outcome import flush
+from ..._streams import flush, say
 from ..local._linux import descendants
 
 __all__ = ["Peers"]
@@ -93,7 +92,7 @@ class Peers:
             if time.monotonic() >= limit:
                 return False
             time.sleep(_SHORTEST)
-        _say(f"{self.me.name} failed after another replica, whose error Flyte is told: {_text(error)}")
+        say(f"{self.me.name} failed after another replica, whose error Flyte is told: {_text(error)}")
         return True
 
     @contextmanager
@@ -121,7 +120,7 @@ class Peers:
     def _end(self, reason: str) -> None:
         if self.over.is_set():
             return
-        _say(f"{self.me.name} ends: {reason}")
+        say(f"{self.me.name} ends: {reason}")
         _end()
 
 
@@ -153,7 +152,3 @@ def _text(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001  # its text may fail like anything of the user's
         return type(error).__name__
-
-
-def _say(text: str) -> None:
-    print(f"distrib: {text}", file=sys.stderr, flush=True)  # noqa: T201

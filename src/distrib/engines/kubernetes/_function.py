@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn
 
 from ..._command import Command
-from ..._outcome import code_of, end, flush, tell
+from ..._outcome import code_of, end, tell
 from ..._report import NAME_VARIABLE, send
+from ..._streams import flush, say_why
 from ..local._replica import dump, resolve
 
 __all__ = ["COMMAND", "main"]
@@ -58,8 +59,7 @@ def _call(number: int, versions: Mapping[str, str], left: IO[bytes]) -> tuple[ob
             _leave(left, {"value": pickle.dumps(None)})  # nobody will be left to do it
         return function(*args, **kwargs), None
     except SystemExit as exit:
-        if not isinstance(exit.code, int | None):
-            print(exit.code, file=sys.stderr)  # noqa: T201  # as the interpreter does
+        say_why(exit)
         return None, exit if code_of(exit) else None
     except BaseException as error:  # noqa: BLE001  # whatever it is has to be carried home
         return None, error

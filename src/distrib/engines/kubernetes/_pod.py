@@ -16,14 +16,14 @@ from typing import Any, NoReturn
 import attrs
 
 from ..._cluster import Replica
-from ..._outcome import flush
+from ..._streams import flush, say
 from ..local._linux import adopt_orphans
 from ._bootstrap import INDEX_VARIABLE, REFUSED_EXIT, ROLE_VARIABLE, TERMINATION_LOG, TERMINATION_VARIABLE
 from ._child import Child
 from ._orders import Orders
 from ._part import Move, Part
 from ._peers import Lead, Line, Member
-from ._prepare import Refusal, await_names, fetch, me_of, read_orders, say, settle
+from ._prepare import Refusal, await_names, fetch, me_of, read_orders, settle
 from ._report import LIMIT, Report, decode, dump, encode
 
 __all__ = ["main"]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._cluster import REPLICA_VARIABLE, Replica, encode_cluster, encode_replica
 from ..._registry import get_backend
+from ..._streams import say
 from ...errors import DistribError
 from ._bootstrap import CALL_KEY, CODE_KEY, INDEX_VARIABLE, MOUNT, MOUNT_VARIABLE, ORDERS_KEY, ROLE_VARIABLE
 from ._orders import Orders
@@ -42,13 +43,6 @@ class Refusal(Exception):  # noqa: N818  # it is no error of the program's
     """
     Why the function is not called here; the text has the remedy.
     """
-
-
-def say(text: str) -> None:
-    """
-    One line of ours in the pod's log.
-    """
-    print(f"distrib: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def mount() -> Path:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import sys
 import time
 
+from ..._streams import say
 from ...engine import RunState
-from ..local._logs import Echo, say
+from ..local._logs import Echo
 from ._about import About
 from ._state import State, Verdict
 from ._watch import News

@@ -103,19 +103,10 @@ def kill_and_wait(pids: list[int], seconds: float) -> None:
     """
     Kill the processes and wait until they are gone, but no longer than *seconds*.
     """
+    watched = [number for pid in pids if (number := _kill(pid)) is not None]
     poll = select.poll()
-    watched = set()
-    for pid in pids:
-        try:
-            number = os.pidfd_open(pid)
-            watched.add(number)
-            poll.register(number, select.POLLIN)
-        except (OSError, AttributeError):  # it is gone, or this system has no such descriptors
-            pass
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:  # it is gone, or belongs to another user
-            pass
+    for number in watched:
+        poll.register(number, select.POLLIN)
     left = set(watched)
     until = time.monotonic() + seconds
     while left and (ready := poll.poll(1000 * max(0.0, until - time.monotonic()))):
@@ -124,6 +115,23 @@ def kill_and_wait(pids: list[int], seconds: float) -> None:
             left.discard(number)
     for number in watched:
         os.close(number)
+
+
+def _kill(pid: int) -> int | None:
+    """
+    Kill a process; a descriptor that tells of its end, or None if there is nothing to wait for.
+    """
+    try:
+        number = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # it is gone, or this system has no such descriptors
+        number = None
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:  # it is gone, or belongs to another user and will stay
+        if number is not None:
+            os.close(number)
+        return None
+    return number
 
 
 def processes_with(variable: str, value: str) -> list[int]:

@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from typing import TextIO
@@ -262,15 +261,3 @@ def _is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except (AttributeError, ValueError, OSError):
         return False
-
-
-def say(text: str) -> None:
-    """
-    One line of our own, to the standard error.
-    """
-    stream = sys.stderr
-    try:
-        stream.write(f"distrib: {text}\n")
-        stream.flush()
-    except (OSError, ValueError, AttributeError):  # closed, or there is none
-        pass

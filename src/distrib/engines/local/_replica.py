@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 from ... import _report
 from ..._command import Command
-from ..._outcome import code_of, describe, dump_exception, end, explain, flush
+from ..._outcome import code_of, describe, dump_exception, end, explain
+from ..._streams import flush, say_why
 from ._linux import die_with_parent
 
 #: What a shell ends with when it cannot start a program.
@@ -202,8 +203,7 @@ def _call(settings: Settings, name: str) -> tuple[object, BaseException | None]:
             _write_value(settings, name, None)  # nobody will be left to do it
         return function(*args, **kwargs), None
     except SystemExit as exit:
-        if not isinstance(exit.code, int | None):
-            print(exit.code, file=sys.stderr)  # noqa: T201  # as the interpreter does
+        say_why(exit)
         return None, exit if code_of(exit) else None
     except BaseException as error:
         return None, error
