@@ -18,7 +18,7 @@ MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"
 
 #: A module, or a folder of modules, imports only what stands on an earlier line than itself (or is in its own folder).
 LEVELS = (
-    {"errors", "_pickling", "_pytest", "_processors", "_report", "_streams"},
+    {"errors", "_linux", "_pickling", "_pytest", "_processors", "_report", "_streams"},
     {"_cancelling", "_command", "_outcome", "_refusal"},
     {"_frozen", "_quantity"},
     {"_fields"},

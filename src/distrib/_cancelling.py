@@ -44,10 +44,12 @@ def cancelling() -> Iterator[Watch]:
         if not watch.signals:
             raise
     finally:
-        if watch.signals:
-            watch.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            if watch.signals:
+                watch.cancel()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if watch.signals:
             watch.end()
 

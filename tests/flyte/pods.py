@@ -15,7 +15,7 @@ from flytekit.core.context_manager import FlyteContextManager
 from flytekit.core.type_engine import TypeEngine
 from flytekit.models.literals import LiteralMap
 
-from distrib.engines.local._linux import kill_and_wait, processes_with
+from distrib._linux import kill_and_wait, processes_with
 
 HERE = Path(__file__).parent
 SCRIPTS = Path(sys.executable).parent

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from distrib import Job
+from distrib._linux import kill_and_wait, processes_with
 from distrib.engine import Call
 from distrib.engines.kubernetes._bootstrap import command
 from distrib.engines.kubernetes._orders import Orders
 from distrib.engines.kubernetes._payload import pack
 from distrib.engines.kubernetes._report import Report, decode
-from distrib.engines.local._linux import kill_and_wait, processes_with
 
 #: Seconds after which a pod that has not ended is taken for hung.
 GUARD = 60

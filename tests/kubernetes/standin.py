@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import sys
 import threading
 import time
 import uuid
@@ -88,13 +89,11 @@ class StandIn:
         self.complete: set[tuple[str, int]] = set()
         self.cuts = 0
         handler = type("Handler", (_Handler,), {"standin": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.port = int(self._server.server_address[1])
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -103,6 +102,8 @@ class StandIn:
         self.cut()
         self._server.shutdown()
         self._server.server_close()
+        for error in self._server.errors:
+            raise error
 
     def kubeconfig(self, path: Path, user: dict[str, Any] | None = None, namespace: str = "default") -> str:
         """Write one that leads here."""
@@ -259,6 +260,21 @@ def _is_selected(data: dict[str, Any], query: dict[str, str]) -> bool:
             elif (values.get(match[1]) == match[3]) != (match[2] == "="):
                 return False
     return True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.errors: list[BaseException] = []
+
+    def handle_error(self, *_args: Any) -> None:
+        error = sys.exc_info()[1]
+        # Clients hang up as they like; anything else is a fault of the stand-in, and is raised when it is closed.
+        if error is not None and not isinstance(error, OSError):
+            self.errors.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):

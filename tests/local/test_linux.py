@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from distrib.engines.local._linux import is_linux, kill_and_wait
+from distrib._linux import is_linux, kill_and_wait
 
 pytestmark = pytest.mark.skipif(not is_linux(), reason="these are Linux's")
 
@@ -30,7 +30,7 @@ class TestKillAndWait:
         """
         program = """if True:
             import os
-            from distrib.engines.local._linux import kill_and_wait
+            from distrib._linux import kill_and_wait
             os.geteuid() or os.setuid(65534)
             kill_and_wait([1], 1e5)
         """

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from ..._cluster import Replica
+from ..._linux import descendants
 from ..._streams import flush, say
-from ..local._linux import descendants
 
 __all__ = ["Peers"]
 

@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ..._linux import descendants, kill_and_wait
 from ..._outcome import SIGNALLED
 from ..._report import CHANNEL_VARIABLE, NAME_VARIABLE
-from ..local._linux import descendants, kill_and_wait
 from ._bootstrap import REFUSED_EXIT
 from ._function import COMMAND
 from ._report import Report

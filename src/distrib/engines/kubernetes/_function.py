@@ -16,7 +16,7 @@ from ..._command import Command
 from ..._outcome import code_of, end, tell
 from ..._report import NAME_VARIABLE, send
 from ..._streams import flush, say_why
-from ..local._replica import dump, resolve
+from .._values import dump, resolve
 
 __all__ = ["COMMAND", "main"]
 

@@ -18,8 +18,8 @@ import attrs
 
 from ..._registry import backends
 from ...errors import InvalidJobError, MissingDependencyError, SubmitError
-from ..local._payload import dump, target_of
-from ..local._unpicklable import explain
+from .._calls import dump_call, target_of
+from .._unpicklable import explain
 from ._bootstrap import CALL_KEY, CODE_KEY, ORDERS_KEY
 from ._pack import is_of_tests, pack_modules
 
@@ -79,7 +79,7 @@ def _pickled(call: Call[Any], function: Callable[..., Any]) -> bytes:
     held = io.BytesIO()
     with _of_tests_by_value(getattr(function, "function", function)):
         try:
-            dump(*target_of(function, call.args), dict(call.kwargs), file=held)
+            dump_call(*target_of(function, call.args), dict(call.kwargs), file=held)
         except Exception as error:
             raise explain(call, error) from error
     return held.getvalue()

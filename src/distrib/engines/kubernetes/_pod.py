@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import attrs
 
 from ..._cluster import Replica
+from ..._linux import adopt_orphans
 from ..._streams import flush, say
-from ..local._linux import adopt_orphans
 from ._bootstrap import INDEX_VARIABLE, REFUSED_EXIT, ROLE_VARIABLE, TERMINATION_LOG, TERMINATION_VARIABLE
 from ._child import Child
 from ._orders import Orders

@@ -9,7 +9,7 @@ import time
 
 from ..._streams import say
 from ...engine import RunState
-from ..local._logs import Echo
+from .._echo import Echo
 from ._about import About
 from ._state import State, Verdict
 from ._watch import News

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ._linux import descendants
+from ..._linux import descendants
 
 
 def end(pid: int, number: int) -> bool:

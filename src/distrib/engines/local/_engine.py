@@ -117,11 +117,11 @@ class _Launch:
         self.ports: list[socket.socket] = []
 
     def start(self) -> None:
-        from ._payload import dump_call
+        from ._payload import store
 
         try:
             function = self.plan.job.backend.wrap(self.plan.call.function, self.plan.job)
-            table = dump_call(self.plan.call, function, self.supervisor.payload)
+            table = store(self.plan.call, function, self.supervisor.payload)
             self.supervisor.send(json.dumps(self._orders(table)).encode() + b"\n")
         except BaseException:
             self.take_back()

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from ... import _report
-from ._linux import die_with_parent
+from ..._linux import die_with_parent
 from ._replica import Settings, close_all_but, run_forked, variables
 
 #: How many new objects the garbage collector waits for while modules are imported: by itself it would look through those of PyTorch

@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 
 from ... import _report
 from ..._command import Command
+from ..._linux import die_with_parent
 from ..._outcome import code_of, describe, dump_exception, end, explain
 from ..._streams import flush, say_why
-from ._linux import die_with_parent
+from .._values import dump, resolve
 
 #: What a shell ends with when it cannot start a program.
 NOT_STARTED = 126
@@ -237,7 +238,7 @@ def _open_standard_streams() -> None:
 
 def load_call(payload: int, offset: int, size: int) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """
-    Read back what :func:`._payload.dump_call` wrote.
+    Read back what :func:`._payload.store` wrote.
 
     What is large is mapped, not read: each replica has its own writable view, and only what it changes takes memory.
     """
@@ -258,19 +259,6 @@ def _read(number: int, start: int, size: int) -> bytes:
     return os.pread(number, size, start)
 
 
-def resolve(reference: str) -> Callable[..., Any]:
-    """
-    The function that ``"module:qualified.name"`` refers to; of a decorated one, the plain function.
-    """
-    from importlib import import_module
-
-    module, _, path = reference.partition(":")
-    found: Any = import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found.function if hasattr(found, "__distrib_task__") else found  # type: ignore[no-any-return]
-
-
 def _keep_value(settings: Settings, name: str, value: object) -> None:
     _write_value(settings, name, value)
     flush()
@@ -288,36 +276,6 @@ def _write_value(settings: Settings, name: str, value: object) -> None:
         raise OSError(error.errno, f"the value of {name} could not be kept: {error.strerror}", path) from error
     except Exception as error:
         raise TypeError(f"{name} returned a value that cannot be pickled ({type(value).__qualname__}): {error}") from error
-
-
-def dump(value: object, file: io.BufferedIOBase | Any) -> None:
-    """
-    Pickle *value* into *file*, with cloudpickle unless it is made of built-in values only.
-    """
-    if is_plain(value):
-        pickle.dump(value, file, protocol=5)
-    else:
-        import cloudpickle
-
-        cloudpickle.dump(value, file, protocol=5)
-
-
-_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
-# Looking at more values than this takes longer than importing cloudpickle.
-_MANY = 10_000
-
-
-def is_plain(value: object, depth: int = 3) -> bool:
-    """
-    Whether *value* is made of built-in values only, so that pickling it needs no cloudpickle.
-    """
-    kind = type(value)
-    if kind in _SCALARS:
-        return True
-    if depth == 0 or kind not in (list, tuple, dict) or len(value) > _MANY:  # type: ignore[arg-type]
-        return False
-    inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    return all(is_plain(each, depth - 1) for each in inner)  # type: ignore[attr-defined]
 
 
 def _keep_exception(settings: Settings, name: str, error: BaseException, code: int) -> None:

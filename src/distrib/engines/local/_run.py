@@ -17,13 +17,14 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
+from ..._linux import kill_and_wait, processes_with
 from ..._streams import say
 from ...engine import RunState, RunStatus
 from ...errors import EngineError, RunFailedError, SubmitError
+from .._echo import Echo
 from .._patience import Patience
 from ._history import Progress, outdated, remove
-from ._linux import kill_and_wait, processes_with
-from ._logs import LOOK_SECONDS, Echo, Follower
+from ._logs import LOOK_SECONDS, Follower
 from ._stored import StoredRun
 
 if TYPE_CHECKING:

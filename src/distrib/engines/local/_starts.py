@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ... import _report
-from ._linux import descendants, kill_and_wait, processes_with
+from ..._linux import descendants, kill_and_wait, processes_with
 from ._nursery import run_nursery
 from ._outlet import Outlet
 from ._replica import Settings, run_forked, run_program

@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
+from ..._linux import processes_with
 from ..._outcome import ByRank
 from ...engine import Event, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, did_you_mean
 from .._patience import AWAKE_SECONDS, Patience
 from .._results import NamedResults
 from ._history import Progress, for_people, is_alive, read_about, read_events
-from ._linux import processes_with
 from ._logs import LOOK_SECONDS, Follower
 
 R_co = TypeVar("R_co", covariant=True)

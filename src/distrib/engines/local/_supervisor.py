@@ -20,9 +20,9 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from ..._linux import adopt_orphans, is_exiting
 from ..._outcome import SIGNALLED
 from ._ends import end, end_descendants, kill_group
-from ._linux import adopt_orphans, is_exiting
 from ._machine import Action, Machine, Member, Policy, State, Verb
 from ._record import Record
 from ._replica import Settings

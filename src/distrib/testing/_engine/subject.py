@@ -18,10 +18,10 @@ import distrib
 
 from ..._cluster import RUN_VARIABLE, ClusterSpec
 from ..._job import Job
+from ..._linux import descendants, processes_with
 from ..._registry import backends, engines, get_backend, get_engine
 from ...backend import Backend
 from ...engine import Call, Engine, Plan, Run, RunState
-from ...engines.local._linux import descendants, processes_with
 from ...errors import DistribError, ReplicaFailedError, UnsupportedError
 from .._law import Contract
 from .._probe import ProbeBackend

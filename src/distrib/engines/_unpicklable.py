@@ -9,15 +9,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from ..._refusal import a_or_an
-from ...errors import InvalidJobError
-from ._payload import dump, reference
+from .._refusal import a_or_an
+from ..errors import InvalidJobError
+from ._calls import dump_call, reference
 
 if TYPE_CHECKING:
-    from ...engine import Call
+    from ..engine import Call
 
 # Field, how the message calls it, and its value.
 _Suspect = tuple[str, str, Any]
@@ -27,11 +28,11 @@ def explain(call: Call[Any], error: Exception) -> InvalidJobError:
     """
     The error that names what keeps *call* from being pickled, which *error* has told in pickle's words.
     """
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         for field, place, value in _suspects(call):
             try:
-                dump(value, (), {}, file=nowhere)
-            except Exception as own:
+                dump_call(value, (), {}, file=nowhere)
+            except Exception as own:  # noqa: BLE001, PERF203  # its class decides what that raises
                 return InvalidJobError(
                     f"{place} cannot be sent to the replicas: {a_or_an(type(value).__qualname__)} cannot be pickled "
                     f"({_first_line(own)}). Make it inside the function instead.",
