@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from distrib import _keras, _report
+from distrib import _keras, _processors, _report
 from distrib._cluster import ClusterSpec, Replica, replica
 from distrib.backends.tensorflow import TF_CONFIG, TensorFlowBackend, parse_tf_config, render_tf_config, visible_cluster
 from distrib.errors import DistribError, EngineError, InvalidJobError, did_you_mean
@@ -188,9 +188,11 @@ def _multi_worker(place: _Place, *, keras_fix: bool) -> tf.distribute.Strategy:
 def _sigterm_as_it_was() -> Iterator[None]:
     # TensorFlow's coordination service catches SIGTERM and lets the process go on, in a collective for ever.
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _parameter_server(place: _Place) -> tf.distribute.Strategy:
@@ -206,7 +208,7 @@ def _parameter_server(place: _Place) -> tf.distribute.Strategy:
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     # With a single one, TensorFlow's own choice on a single processor, the chief waits for ever.
     if os.environ.get(_THREADS) in (None, "0", "1"):
-        os.environ[_THREADS] = str(max(2, os.cpu_count() or 1))
+        os.environ[_THREADS] = str(max(2, _processors.cpu_count()))
     if place.role != "chief":
         _serve(place)
     return _lead(place)
