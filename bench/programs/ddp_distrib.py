@@ -14,8 +14,6 @@ def train() -> tuple[float, float]:
     """
     One step.
     """
-    import torch  # noqa: F401  # as training code does, so that it is imported once
-
     reduced, stepped = step()
     return float(reduced), float(stepped)
 

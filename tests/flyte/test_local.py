@@ -244,8 +244,10 @@ def test_what_the_function_imports_is_imported_once():
 
         return keras
 
-    known = ("tensorflow", "keras")
-    assert modules_to_preload(Carrying(train, here=True), known, None) == modules_to_preload(train, known, None) == ("keras",)
+    def preloaded(function):
+        return modules_to_preload(function, ("tensorflow", "keras"), None, "tensorflow")
+
+    assert preloaded(Carrying(train, here=True)) == preloaded(train) == ("keras",)
 
 
 def test_what_keeps_a_nested_function_here_is_named():

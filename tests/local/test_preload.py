@@ -73,6 +73,14 @@ TRAINING = """
         from toys import may_fork
         return os.getpid()
 
+    def by_the_backend():
+        from distrib.toy import group
+        return group()
+
+    def by_the_backends_module():
+        from distrib import toy
+        return toy.group()
+
     def through_a_helper():
         return build()
 
@@ -298,6 +306,13 @@ class TestWhich:
         toys.write("extra_only", "def train():\n    from toys import extra\n")
         assert planned(toys.load("both", "train")) in (("toys",), ("toys", "toys.extra"))
 
+    @pytest.mark.parametrize("name", ["by_the_backend", "by_the_backends_module"])
+    def test_by_way_of_distrib(self, toys: Toys, name: str) -> None:
+        """
+        A function that names the framework only as ``distrib`` calls it has all modules of the backend imported once.
+        """
+        assert planned(toys.load("training", name)) == ("toys", "toys.extra")
+
     @pytest.mark.parametrize("name", ["nowhere", "only_as_text"])
     def test_function_that_will_not(self, toys: Toys, name: str) -> None:
         """
@@ -310,7 +325,7 @@ class TestWhich:
         """
         Built-in functions and classes name nothing.
         """
-        assert modules_to_preload(function, ("toys",), None) == ()
+        assert modules_to_preload(function, ("toys",), None, "toy") == ()
 
     def test_looking_changes_nothing(self, toys: Toys) -> None:
         """

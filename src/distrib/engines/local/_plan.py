@@ -128,7 +128,7 @@ def make_plan(job: Job, call: Call[R_co], options: LocalOptions) -> LocalPlan[R_
     _check_size(job)
     backend = job.backend
     cluster = example_cluster(job)
-    preload = modules_to_preload(call.function, backend.preload, options.preload)
+    preload = modules_to_preload(call.function, backend.preload, options.preload, backend.name)
     shared, own = _base_environments(job, backend)
     return LocalPlan(
         job=job,

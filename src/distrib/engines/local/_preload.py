@@ -18,7 +18,9 @@ _DEPTH = 4
 _LAYERS = 10
 
 
-def modules_to_preload(function: Callable[..., Any], known: tuple[str, ...], wish: bool | tuple[str, ...] | None) -> tuple[str, ...]:
+def modules_to_preload(
+    function: Callable[..., Any], known: tuple[str, ...], wish: bool | tuple[str, ...] | None, framework: str
+) -> tuple[str, ...]:
     """
     The modules to import before forking.
 
@@ -28,13 +30,16 @@ def modules_to_preload(function: Callable[..., Any], known: tuple[str, ...], wis
         known: The backend's own list.
 
         wish: What the user says: nothing, yes, no, or which.
+
+        framework: What the backend is called. A function may name that alone, as in ``from distrib.pytorch import process_group``.
     """
     if isinstance(wish, tuple):
         return wish
     if wish is not None:
         return known if wish else ()
     named = set(_named_in(function))
-    return tuple(module for module in known if module in named)
+    found = tuple(module for module in known if module in named)
+    return found or (known if framework in named else ())
 
 
 def _named_in(function: Callable[..., Any]) -> Iterator[str]:
