@@ -65,6 +65,16 @@ def watch_files(folder: str) -> int | None:
     return number
 
 
+def watch_process(pid: int) -> int | None:
+    """
+    A descriptor that becomes readable when the process ends; None if it has ended, or where that cannot be had.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):  # it is gone, or this system has no such descriptors
+        return None
+
+
 def is_exiting(pid: int) -> bool:
     """
     Whether the kernel is taking the process down, or has done so: its peers may know before its parent is told.
@@ -121,10 +131,7 @@ def _kill(pid: int) -> int | None:
     """
     Kill a process; a descriptor that tells of its end, or None if there is nothing to wait for.
     """
-    try:
-        number = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # it is gone, or this system has no such descriptors
-        number = None
+    number = watch_process(pid)
     try:
         os.kill(pid, signal.SIGKILL)
     except OSError:  # it is gone, or belongs to another user and will stay
@@ -138,14 +145,18 @@ def processes_with(variable: str, value: str) -> list[int]:
     """
     All processes of ours that were started with that environment variable at that value, wherever they have got to.
     """
-    needle = f"{variable}={value}".encode()
-    found = []
-    for entry in os.listdir("/proc") if is_linux() else ():
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as file:
-                    if needle in file.read().split(b"\0"):
-                        found.append(int(entry))
-            except OSError:  # ended, or somebody else's
-                continue
-    return found
+    others = (int(entry) for entry in (os.listdir("/proc") if is_linux() else ()) if entry.isdigit() and int(entry) != os.getpid())
+    return [pid for pid in others if has_variable(pid, variable, value)]
+
+
+def has_variable(pid: int, variable: str, value: str) -> bool | None:
+    """
+    Whether the process is ours and was started with that environment variable at that value; None where that cannot be told.
+    """
+    if not is_linux():
+        return None
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{variable}={value}".encode() in file.read().split(b"\0")
+    except OSError:  # ended, or somebody else's
+        return False

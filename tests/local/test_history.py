@@ -201,9 +201,10 @@ class TestDuringTheRun:
         with pytest.raises(distrib.RunCancelledError, match="the supervisor got SIGTERM"):
             run.result()
 
-    def test_cancelled_at_once(self, meeting: Path) -> None:
+    @pytest.mark.parametrize("platform", [sys.platform, "somewhere without /proc"])
+    def test_cancelled_at_once(self, meeting: Path, platform: str) -> None:
         """
-        With ``at_once`` there is no grace period.
+        With ``at_once`` there is no grace period, on whatever system.
         """
 
         def train() -> None:
@@ -213,7 +214,7 @@ class TestDuringTheRun:
 
         run = task(train, worker=1, local={**QUIET, "grace_period": 10 * PATIENCE}).submit()
         eventually((meeting / "worker-0").exists, "the replica")
-        assert elsewhere(run.id, "run.cancel(at_once=True)\nprint(run.status().state.value)") == "Cancelled"
+        assert elsewhere(run.id, f"sys.platform = {platform!r}\nrun.cancel(at_once=True)\nprint(run.status().state.value)") == "Cancelled"
         assert run.wait(PATIENCE).state is RunState.CANCELLED
         assert run.status().replicas["worker-0"].signal == signal.SIGKILL
 

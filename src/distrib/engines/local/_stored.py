@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..._cluster import RUN_VARIABLE
-from ..._linux import processes_with
+from ..._linux import has_variable, watch_process
 from ..._outcome import ByRank
 from ...engine import Event, Run, RunState, RunStatus
 from ...errors import EngineError, InvalidJobError, did_you_mean
@@ -88,10 +88,7 @@ class StoredRun(Run[R_co]):
 
     def _await_supervisor(self, seconds: float) -> None:
         pid = self._supervisor()
-        try:
-            watched = os.pidfd_open(pid) if pid is not None else None
-        except (OSError, AttributeError):
-            watched = None
+        watched = watch_process(pid) if pid is not None else None
         if watched is None:  # it has not said yet who it is, or this system cannot watch it
             time.sleep(min(LOOK_SECONDS, seconds))
             return
@@ -125,8 +122,8 @@ class StoredRun(Run[R_co]):
     def cancel(self, *, at_once: bool = False) -> None:
         while is_alive(self.folder):
             pid = self._supervisor()
-            # The number may be another process's by now: a run's own has its id in the environment.
-            if pid is not None and pid in processes_with(RUN_VARIABLE, self.id):
+            # The number may be another process's by now: a run's own has its id in the environment, where that can be read.
+            if pid is not None and has_variable(pid, RUN_VARIABLE, self.id) is not False:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
                 self.wait()
@@ -163,10 +160,7 @@ class StoredRun(Run[R_co]):
 
     def _await_growth(self, follower: Follower) -> None:
         pid = self._supervisor()
-        try:
-            ended = os.pidfd_open(pid) if pid is not None else None
-        except (OSError, AttributeError):
-            ended = None
+        ended = watch_process(pid) if pid is not None else None
         watched = [number for number in (follower.grown, ended) if number is not None]
         try:
             select.select(watched, [], [], AWAKE_SECONDS if len(watched) == 2 else LOOK_SECONDS)  # noqa: PLR2004  # both can be waited for

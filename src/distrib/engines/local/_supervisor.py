@@ -20,7 +20,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from ..._linux import adopt_orphans, is_exiting
+from ..._linux import adopt_orphans, is_exiting, watch_process
 from ..._outcome import SIGNALLED
 from ._ends import end, end_descendants, kill_group
 from ._machine import Action, Machine, Member, Policy, State, Verb
@@ -132,11 +132,9 @@ class Supervisor:
 
     def _watch_launcher(self) -> int | None:
         # The pipe tells when the launcher is gone, unless a child that the launcher forked still holds its end.
-        try:
-            launcher = os.pidfd_open(self.orders["launcher"])
-        except (OSError, AttributeError):  # gone already, or this system has no such descriptors
-            return None
-        self._watch(launcher, self._launcher_lost)
+        launcher = watch_process(self.orders["launcher"])
+        if launcher is not None:
+            self._watch(launcher, self._launcher_lost)
         return launcher
 
     def _read_channel(self) -> list[dict[str, Any]]:
