@@ -124,10 +124,10 @@ def dump_exception(error: BaseException) -> bytes | None:
     if isinstance(error, ProcessFailedError):
         data: bytes | None = error.told["pickled"]
         return data
-    import cloudpickle
+    from ._pickling import dumps
 
     try:
-        return bytes(cloudpickle.dumps(error))
+        return dumps(error)
     except Exception:  # noqa: BLE001  # its class decides what that raises
         return None
 

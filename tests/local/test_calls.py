@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,24 @@ class TestArguments:
         Lambdas are fine as arguments and as results.
         """
         assert task(lambda function: lambda: function(20) + 1)(lambda value: 2 * value)() == 41
+
+    def test_functions_keep_their_file(self) -> None:
+        """
+        A function that a replica returns, or raises with its exception, still tells the file of its code: so tracebacks have its lines.
+        """
+
+        def train(fail: bool) -> Callable[[], object]:
+            error = ValueError()
+            error.why = lambda: fail  # type: ignore[attr-defined]
+            if fail:
+                raise error
+            return lambda: fail
+
+        returned = task(train, worker=1)(fail=False)
+        failure = task(train, worker=1).submit(fail=True).exception(PATIENCE)
+        assert failure is not None
+        for function in (returned, failure.__cause__.why):  # type: ignore[union-attr]
+            assert function.__code__.co_filename == __file__
 
     @pytest.mark.parametrize("start_method", ["fork", "spawn"])
     def test_arrays(self, start_method: str) -> None:

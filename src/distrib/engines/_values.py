@@ -33,9 +33,9 @@ def dump(value: object, file: IO[bytes]) -> None:
     if is_plain(value):
         pickle.dump(value, file, protocol=5)
     else:
-        import cloudpickle
+        from .._pickling import pickler
 
-        cloudpickle.dump(value, file, protocol=5)
+        pickler()(file, protocol=5).dump(value)
 
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
