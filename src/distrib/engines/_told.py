@@ -34,7 +34,7 @@ _CODE_HINTS = {
     138: "the code that says: start me again",
 }
 _NAMED = 3
-# With the summary, the exception itself and Python's own lines, marks under the code included, these make fifteen.
+# With the summary, Python's own lines, marks under the code included, and an exception whose text is one line, these make fifteen.
 _FRAMES = 2
 _TEXT_LINES = 3
 _TAIL_LINES = 3
