@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import in_replicas
@@ -174,6 +175,33 @@ class TestParameterServers:
         assert found["keras"].startswith("tf_keras")
         assert found["strategy"] == "ParameterServerStrategyV2"
         assert found["accuracy"][-1] > 0.85
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("replicas", "kind", "in_sync", "returned"),
+    [
+        ({"worker": 1}, "_DefaultDistributionStrategy", 1, {"worker-0"}),
+        ({"worker": 2}, "CollectiveAllReduceStrategy", 2, {"worker-0", "worker-1"}),
+        ({"chief": 1, "worker": 1}, "CollectiveAllReduceStrategy", 2, {"chief-0", "worker-0"}),
+        # With the evaluator in its cluster, as the operator has it, the chief would wait for ever (tensorflow#46169).
+        ({"chief": 1, "worker": 2, "ps": 1, "evaluator": 1}, "ParameterServerStrategyV2", 1, {"chief-0", "evaluator-0"}),
+    ],
+    ids=["alone", "workers", "chief and worker", "parameter server and evaluator"],
+)
+def test_one_function_on_every_topology(
+    replicas: dict[str, int], kind: str, in_sync: int, returned: set[str], tmp_path: Path
+) -> None:
+    """
+    The same function trains alone, in step, and with parameter servers and an evaluator, and finds the same line.
+    """
+    task = distributed(framework="tensorflow", **replicas, local={"echo": False, "grace_period": 60})(in_replicas.any_topology)
+    found = dict(task.submit(str(tmp_path)).results(300).items())
+    assert set(found) == returned
+    evaluated = found.pop("evaluator-0", {"strategy": "_DefaultDistributionStrategy", "loss": 0.0})
+    assert evaluated == {"strategy": "_DefaultDistributionStrategy", "loss": pytest.approx(0.0, abs=1e-6)}
+    for each in found.values():
+        assert each == {"strategy": kind, "in_sync": in_sync, "line": pytest.approx([2.0, 1.0], abs=1e-3)}
 
 
 def test_sigterm_after_a_failed_join() -> None:
