@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The code that Kubeflow sets aside for "retryable, says the user".
 RETRYABLE_EXIT = 138
+#: What a shell ends with when it cannot start a program.
+NOT_STARTED = 126
 _LONGEST_TEXT = 1_000
 _LONGEST_TRACEBACK = 200_000
 

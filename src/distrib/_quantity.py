@@ -73,17 +73,6 @@ def nano(text: Amount, field: str = "quantity") -> int:
     return _parse(text, field)[0]
 
 
-def whole(text: Amount) -> int:
-    """
-    A quantity as a whole number, rounded away from zero as ``Quantity.Value`` does.
-
-    >>> whole("1500m"), whole("4Ki")
-    (2, 4096)
-    """
-    nanos = nano(text)
-    return -(-nanos // UNIT) if nanos > 0 else nanos // UNIT
-
-
 def as_int(value: object) -> int | None:
     """
     *value* as a plain int if it is a whole number, NumPy's included; a bool is none.

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd import made_or_refused
 
-from distrib._quantity import MILLI, UNIT, nano, quantity, whole
+from distrib._quantity import MILLI, UNIT, nano, quantity
 from distrib.errors import InvalidJobError
 from distrib.testing.strategies import quantities
 
@@ -98,13 +98,6 @@ class TestAgainstKubernetes:
         """
         rows = [row for row in GOLDEN if row.canonical is not None and has_digits(row) and not is_beyond(row)]
         assert {row.text: quantity(row.text, finest=MILLI) for row in rows} == {row.text: row.milli for row in rows}
-
-    def test_whole_values(self):
-        """
-        The whole number is that of ``Quantity.Value``; of negative fractions it makes nonsense, so they are left out.
-        """
-        rows = [row for row in GOLDEN if row.canonical is not None and has_digits(row) and not is_beyond(row) and row.text[0] != "-"]
-        assert {row.text: whole(row.text) for row in rows} == {row.text: row.value for row in rows}
 
     def test_order(self):
         """

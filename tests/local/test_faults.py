@@ -323,7 +323,7 @@ class TestExceptions:
         """
         A program that fails with any of them ends with code 1 and a report; nothing else goes wrong on the way.
 
-        Of the exception itself Python prints all lines that it has; with the report these are fifteen beside the thousand of one that says so much.
+        Python prints all lines of the exception itself; but for the thousand of one that says so much, there are fifteen at most.
         """
         done = launcher.run(f"""
             import odd_errors

@@ -189,9 +189,7 @@ class TestParameterServers:
     ],
     ids=["alone", "workers", "chief and worker", "parameter server and evaluator"],
 )
-def test_one_function_on_every_topology(
-    replicas: dict[str, int], kind: str, in_sync: int, returned: set[str], tmp_path: Path
-) -> None:
+def test_one_function_on_every_topology(replicas: dict[str, int], kind: str, in_sync: int, returned: set[str], tmp_path: Path) -> None:
     """
     The same function trains alone, in step, and with parameter servers and an evaluator, and finds the same line.
     """

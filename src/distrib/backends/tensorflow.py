@@ -16,7 +16,7 @@ from distrib._cluster import ClusterSpec, Replica
 from distrib._model import SuccessPolicy
 from distrib._refusal import refuse
 from distrib.backend import Backend, FlyteTask, Operator, Role
-from distrib.errors import InvalidJobError, UnsupportedError
+from distrib.errors import UnsupportedError
 from distrib.manifests import operator_job
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ class TensorFlowBackend(Backend):
         """
         Refuse a job that trains nothing.
         """
-        counts = {group.role: group.replicas for group in job.groups if group.replicas}
-        if not any(counts.get(role) for role in _TRAINERS):
-            _refuse_without_trainer(counts)
+        counts = {group.role: group.replicas for group in job.groups}
+        if not any(role in counts for role in _TRAINERS):
+            role = next(role for role in _NEEDS_TRAINER if role in counts)
+            raise refuse(role, counts[role], _NEEDS_TRAINER[role])
 
     def coordinator(self, cluster: ClusterSpec) -> Replica:
         """
@@ -223,13 +224,6 @@ def _seen_by(replica: Replica, cluster: ClusterSpec) -> tuple[str, int, dict[str
 def _addresses_json(addresses: tuple[str, ...]) -> str:
     # The same for thousands of replicas, so it is made once.
     return json.dumps(addresses, separators=(",", ":"))
-
-
-def _refuse_without_trainer(counts: Mapping[str, int]) -> None:
-    for role, missing in _NEEDS_TRAINER.items():
-        if counts.get(role):
-            raise refuse(role, counts[role], missing)
-    raise InvalidJobError("worker: the job has no replicas; write e.g. worker=2.", field="worker", value=0)
 
 
 def _runtime_started() -> bool:

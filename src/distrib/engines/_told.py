@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._outcome import SIGNALLED, signal_name
+from .._outcome import NOT_STARTED, RETRYABLE_EXIT, SIGNALLED, signal_name
 from ..engine import ReplicaStatus
 from ..errors import ReplicaFailedError
 
@@ -29,9 +29,9 @@ HINTS = {
 }
 _CODE_HINTS = {
     0: "the process ended before the function returned: os._exit() was called",
-    126: "the process could not be started",
+    NOT_STARTED: "the process could not be started",
     127: "the process could not be started",
-    138: "the code that says: start me again",
+    RETRYABLE_EXIT: "the code that says: start me again",
 }
 _NAMED = 3
 # With the summary, Python's own lines, marks under the code included, and an exception whose text is one line, these make fifteen.

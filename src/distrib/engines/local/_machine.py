@@ -306,7 +306,7 @@ class Machine:
 
     def _fail(self, member: Member, code: int) -> None:
         limit = self.policy.backoff_limit
-        spent = limit is not None and self.restarts >= limit > 0 and member.restart_policy != "Never"
+        spent = limit is not None and self.restarts >= limit > 0
         self.root = member.name
         count = f"{self.restarts} restart{'' if self.restarts == 1 else 's'}"
         self._decide("Failed", f"BackoffLimitExceeded: {count}" if spent and member.may_restart(code, ok=False) else "")

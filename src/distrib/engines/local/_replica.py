@@ -19,12 +19,10 @@ from typing import Any, NoReturn
 from ... import _report
 from ..._command import Command
 from ..._linux import die_with_parent
-from ..._outcome import code_of, describe, dump_exception, end, explain
+from ..._outcome import NOT_STARTED, code_of, describe, dump_exception, end, explain
 from ..._streams import flush, say_why
 from .._values import dump, resolve
 
-#: What a shell ends with when it cannot start a program.
-NOT_STARTED = 126
 _LARGE = 1 << 20
 
 

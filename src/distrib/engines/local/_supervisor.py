@@ -21,7 +21,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ..._linux import adopt_orphans, is_exiting, watch_process
-from ..._outcome import SIGNALLED
+from ..._outcome import NOT_STARTED, SIGNALLED
 from ._ends import end, end_descendants, kill_group
 from ._machine import Action, Machine, Member, Policy, State, Verb
 from ._record import Record
@@ -315,8 +315,8 @@ class Supervisor:
             self._not_started(name, str(error))
 
     def _not_started(self, name: str, why: str) -> None:
-        self.record.write("raised", replica=name, code=126, type="OSError", text=f"the process could not be started: {why}")
-        self._do(self.machine.exited(name, 126, ok=False))
+        self.record.write("raised", replica=name, code=NOT_STARTED, type="OSError", text=f"the process could not be started: {why}")
+        self._do(self.machine.exited(name, NOT_STARTED, ok=False))
 
     def _nursery_done(self, kind: str, message: dict[str, Any]) -> None:
         if kind == "unforkable":
