@@ -42,6 +42,13 @@ def said(function: Callable[[], object]) -> str:
     return "nothing was raised"
 
 
+def progress_of(run: distrib.Run[Any]) -> dict[str, str]:
+    """
+    What each replica has said of a step that may take long.
+    """
+    return {event.replica: event.message for event in run.events() if event.kind == "progress"}
+
+
 def caught_signals() -> set[int]:
     """
     The signals that some code of this process has a handler for, Python's or not.

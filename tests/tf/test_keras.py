@@ -8,6 +8,7 @@ from typing import Any
 
 import in_replicas
 import pytest
+from in_replicas import progress_of
 
 from distrib import _keras, distributed
 
@@ -57,6 +58,12 @@ class TestStrategy:
         for found in both:
             assert (found["strategy"], found["replicas_in_sync"]) == ("CollectiveAllReduceStrategy", 2)
             assert found["same_again"]
+
+    def test_whoever_waits_says_so(self, run: Any) -> None:
+        """
+        Each worker tells that it waits for the others, for the case that one does not come.
+        """
+        assert progress_of(run) == {f"worker-{index}": "waiting for the cluster of 2" for index in (0, 1)}
 
     def test_sigterm_still_ends_the_process(self, found: dict[str, Any]) -> None:
         """

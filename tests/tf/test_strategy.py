@@ -13,6 +13,7 @@ from typing import Any
 
 import in_replicas
 import pytest
+from in_replicas import progress_of
 
 import distrib
 from distrib import EngineError, InvalidJobError, distributed
@@ -154,7 +155,7 @@ class TestParameterServers:
 
     def test_keras3_says_that_it_cannot(self) -> None:
         """
-        Both fit and predict of Keras 3 name what to use instead; the other replicas serve, and are stopped.
+        Both fit and predict of Keras 3 name what to use instead; the chief tells that it waits for the others, which serve, and are stopped.
         """
         task = distributed(framework="tensorflow", chief=1, worker=1, ps=1, env={"TF_NUM_INTEROP_THREADS": "1"}, **QUIET)
         run = task(in_replicas.keras3_with_parameter_servers).submit()
@@ -165,6 +166,7 @@ class TestParameterServers:
         # With a single one they wait for ever; more than there are processors for this process serve nobody.
         assert found["threads"] == str(max(2, cpu_count()))
         assert dict(run.results().items()) == {"chief-0": found}
+        assert progress_of(run) == {"chief-0": "waiting for the cluster of 3"}
 
     def test_legacy_keras_trains(self) -> None:
         """
