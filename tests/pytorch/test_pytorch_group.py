@@ -36,11 +36,14 @@ def meet(nproc: int) -> tuple[int, int, int, str, int]:
 @pytest.mark.parametrize("nproc", [1, 2])
 def test_processes_meet(nproc: int) -> None:
     """
-    A master and a worker, of one process each and of two.
+    A master and a worker, of one process each and of two; each of the two says that it waits.
     """
-    results = meet.options(nproc_per_node=nproc).submit(nproc).results(120)
+    run = meet.options(nproc_per_node=nproc).submit(nproc)
+    results = run.results(120)
     world = 2 * nproc
     assert [each[:4] for each in results] == [(rank, world, sum(range(world)), "cpu") for rank in range(world)]
+    said = {event.replica: event.message for event in run.events() if event.kind == "progress"}
+    assert said == dict.fromkeys(run.status().replicas, f"waiting for the group of {world}")
     if nproc > 1:
         assert {each[4] for each in results} == {1}, "torch itself uses one thread"
 
