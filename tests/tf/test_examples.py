@@ -57,12 +57,17 @@ def test_evaluator() -> None:
 
 def test_restart() -> None:
     """
-    A worker is killed, all restart, training goes on in the epoch it was in, and ends as accurate as ever.
+    A worker is killed, all restart, training goes on in the epoch it was in with all that it had learnt, and ends as accurate as ever.
     """
     accuracy, text = accuracy_of("digits_restart.py")
     assert accuracy > 0.9
     assert "restart 1 of 3" in text
     assert "epochs [4, 5, 6]" in text
+    before, after = text.split("all replicas restart")
+    lost, found = ([float(loss) for loss in re.findall(r"loss: (\d\.\d+)", part)] for part in (before, after))
+    assert (len(lost), len(found)) == (3, 3)
+    # From new weights the first epoch's loss would be the highest, several times that of the second.
+    assert max(found) < lost[1] < lost[0]
 
 
 def test_workflow(tmp_path: Path) -> None:
