@@ -155,7 +155,7 @@ class TestParameterServers:
 
     def test_keras3_says_that_it_cannot(self) -> None:
         """
-        Both fit and predict of Keras 3 name what to use instead; the chief tells that it waits for the others, which serve, and are stopped.
+        Both fit and predict of Keras 3 name what to use instead; the chief says that it waits for the others, which serve, and are stopped.
         """
         task = distributed(framework="tensorflow", chief=1, worker=1, ps=1, env={"TF_NUM_INTEROP_THREADS": "1"}, **QUIET)
         run = task(in_replicas.keras3_with_parameter_servers).submit()
