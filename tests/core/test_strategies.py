@@ -3,6 +3,7 @@ The strategies draw every field: a round trip that loses one is found out.
 """
 
 from functools import cache
+from typing import Any
 
 import attrs
 import pytest
@@ -13,7 +14,8 @@ from distrib._cluster import ClusterSpec
 from distrib._job import KEYS, Job
 from distrib._model import ReplicaGroup, Resources, RunPolicy, SchedulingPolicy, Toleration, Volume
 from distrib._quantity import quantity
-from distrib._registry import engine_names, get_backend
+from distrib._registry import engine_names, get_backend, get_engine
+from distrib.backends.pytorch import Elastic, PyTorchOptions
 from distrib.testing import strategies
 
 
@@ -42,12 +44,20 @@ def drawn_jobs(name):
     return drawn(strategies.jobs(name))
 
 
+@cache
+def drawn_options(kind):
+    """
+    Options of a class.
+    """
+    return [kind(**keywords) for keywords in drawn(strategies.option_keywords(kind))]
+
+
 def constant_fields(values):
     """
     The fields that are the same in all of *values*.
     """
     names = [field.name for field in attrs.fields(type(values[0]))]
-    return {name for name in names if len({getattr(value, name) for value in values}) == 1}
+    return {name for name in names if len({repr(getattr(value, name)) for value in values}) == 1}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,34 @@ def test_every_field_of_the_options_varies():
     A backend's own options are drawn as well, derived from their types.
     """
     assert constant_fields([job.options for job in drawn_jobs("gossip")]) == set()
+
+
+@pytest.mark.parametrize("kind", [PyTorchOptions, Elastic, *(get_engine(name).options for name in ("local", "kubernetes", "flyte"))])
+def test_every_field_of_our_options_varies(kind):
+    """
+    So are those of the frameworks and engines that come with the package, but for what takes only flytekit's own objects.
+    """
+    values = drawn_options(kind)
+    assert constant_fields(values) <= {field.name for field in attrs.fields(kind) if field.type is Any}
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "words"),
+    [
+        (PyTorchOptions, "nnodes", {"1:4", "2:2"}),
+        (PyTorchOptions, "nproc_per_node", {"auto", "gpu", "cpu"}),
+        (Elastic, "nproc_per_node", {"auto", "gpu", "cpu"}),
+        (Elastic, "start_method", {"fork", "spawn"}),
+        (get_engine("local").options, "start_method", {"auto", "fork", "spawn"}),
+        (get_engine("local").options, "preload", {("json", "decimal")}),
+        (get_engine("kubernetes").options, "workload", {"operator", "job", "jobset", "trainjob"}),
+    ],
+)
+def test_words_are_drawn(kind, field, words):
+    """
+    Of a field that takes certain words, each of them is drawn.
+    """
+    assert words <= {getattr(options, field) for options in drawn_options(kind)}
 
 
 def test_every_role_and_engine_is_drawn():

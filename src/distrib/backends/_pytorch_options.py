@@ -117,12 +117,12 @@ class Elastic:
 
     min_nodes: int = attrs.field(default=1, converter=_at_least_one)
     max_nodes: int | None = attrs.field(default=None, converter=_fields.positive)
-    nproc_per_node: int | str = attrs.field(default=1, converter=_nproc)
+    nproc_per_node: int | str = attrs.field(default=1, converter=_nproc, metadata={"examples": _WORDS})
     max_restarts: int = attrs.field(default=3, converter=_fields.count)
     monitor_interval: float = attrs.field(default=0.1, converter=_interval)
     rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
     rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_rdzv_configs)
-    start_method: str = attrs.field(default="fork", converter=_start_method)
+    start_method: str = attrs.field(default="fork", converter=_start_method, metadata={"examples": _START_METHODS})
 
     def __attrs_post_init__(self) -> None:
         if self.max_nodes is not None and self.max_nodes < self.min_nodes:
@@ -179,8 +179,8 @@ class PyTorchOptions:
         elastic: Elastic training with settings of your own.
     """
 
-    nproc_per_node: int | str | None = attrs.field(default=None, converter=_optional_nproc)
-    nnodes: int | str | None = attrs.field(default=None, converter=_nnodes)
+    nproc_per_node: int | str | None = attrs.field(default=None, converter=_optional_nproc, metadata={"examples": _WORDS})
+    nnodes: int | str | None = attrs.field(default=None, converter=_nnodes, metadata={"examples": ("2", "2:2", "1:4")})
     elastic: Elastic | None = attrs.field(default=None, converter=_elastic)
 
     @property

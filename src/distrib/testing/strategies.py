@@ -518,6 +518,9 @@ def option_keywords(kind: type) -> st.SearchStrategy[dict[str, Any]]:
     """
     Keywords of an options class, of a backend or of an engine: those it needs, and any of the others, with values that it takes.
 
+    Where the type of a field does not tell what it takes, the field gives examples:
+    ``attrs.field(metadata={"examples": ("fork", "spawn")})``.
+
     Args:
         kind: The class, one of attrs' with a type for each field.
 
@@ -535,14 +538,22 @@ def option_keywords(kind: type) -> st.SearchStrategy[dict[str, Any]]:
 def _option_keywords(draw: st.DrawFn, kind: type) -> dict[str, Any]:
     attrs.resolve_types(kind)
     fields = [field for field in attrs.fields(kind) if field.init]
-    needed = {_keyword(field): draw(_values(field.type)) for field in fields if field.default is attrs.NOTHING}
+    needed = {_keyword(field): draw(_given(field)) for field in fields if field.default is attrs.NOTHING}
     if not _takes(kind, needed):
         reject()
     for field in fields:
         if field.default is not attrs.NOTHING and draw(st.booleans()):
-            more = {**needed, _keyword(field): draw(_values(field.type))}
+            more = {**needed, _keyword(field): draw(_given(field))}
             needed = more if _takes(kind, more) else needed
     return needed
+
+
+def _given(field: attrs.Attribute[Any]) -> st.SearchStrategy[Any]:
+    """
+    Values that a field may take, those that it gives as examples among them.
+    """
+    examples = field.metadata.get("examples", ())
+    return st.one_of(st.sampled_from(examples), _values(field.type)) if examples else _values(field.type)
 
 
 def _values(kind: Any) -> st.SearchStrategy[Any]:

@@ -67,6 +67,8 @@ class LocalOptions:
 
     grace_period: float = attrs.field(default=10.0, validator=_seconds)
     restart_delay: float = attrs.field(default=1.0, validator=_seconds)
-    preload: bool | tuple[str, ...] | None = attrs.field(default=None, converter=_modules)
-    start_method: str = attrs.field(default="auto", validator=_start_method)
+    preload: bool | tuple[str, ...] | None = attrs.field(
+        default=None, converter=_modules, metadata={"examples": ("json", ("json", "decimal"))}
+    )
+    start_method: str = attrs.field(default="auto", validator=_start_method, metadata={"examples": _START_METHODS})
     echo: bool = attrs.field(default=True, validator=_flag)
