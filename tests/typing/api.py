@@ -97,9 +97,25 @@ class Trainer:
         """A method that is a training function."""
         return {"loss": 1 / epochs}
 
+    @distributed(framework="tensorflow", worker=2)
+    def train(self, epochs: int = 3) -> float:
+        """One that is decorated where it is defined."""
+        return 1 / epochs
 
-fit = distributed(framework="tensorflow", worker=2)(Trainer().fit)
+
+trainer = Trainer()
+fit = distributed(framework="tensorflow", worker=2)(trainer.fit)
 assert_type(fit(2), dict[str, float])
+assert_type(trainer.train(epochs=2), float)
+trainer.train("two")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+trainer.train(trainer, 2)  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+assert_type(trainer.train.submit(epochs=2), Run[float])
+assert_type(trainer.train.options(worker=8)(2), float)
+
+# Asked of its class, it needs the object.
+assert_type(Trainer.train(trainer, 2), float)
+assert_type(Trainer.train.submit(trainer), Run[float])
+Trainer.train(2)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 # Programs bring no value.
 assert_type(distributed("tensorflow", worker=2)(distrib.Command(["true"])).submit(), Run[None])
