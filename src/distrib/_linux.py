@@ -50,6 +50,23 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def fork() -> int:
+    """
+    Fork a process that SIGTERM ends from its first moment on. It would lose the signal in a handler of this one's.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    pid = -1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    finally:
+        if pid:  # also when there are too many processes for another one
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
 def watch_files(folder: str) -> int | None:
     """
     A descriptor that becomes readable when a file in *folder* grows; None where that cannot be had.

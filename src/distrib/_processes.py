@@ -7,7 +7,6 @@ process did: with the exception, the exit code or the signal that this one had.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import selectors
@@ -21,14 +20,15 @@ from typing import IO, Any, NoReturn
 
 from ._cluster import REPLICA_VARIABLE, decode_replica, encode_cluster, encode_replica
 from ._command import Command
-from ._outcome import ByRank, ProcessFailedError, end, signal_name, tell
+from ._linux import die_with_parent, fork
+from ._outcome import SIGNALLED, ByRank, ProcessFailedError, end, tell, tell_end
+from ._pickling import dumps
 from ._streams import flush, say, say_why
 
 __all__ = ["Outcome", "call_in_child", "die_like", "run_processes"]
 
 #: Seconds between SIGTERM and SIGKILL for those that are left when one has failed.
 GRACE_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Outcome:
@@ -47,8 +47,8 @@ def run_processes(function: Callable[[], Any], environments: Sequence[Mapping[st
     """
     Call *function* in one forked process for each of *environments*, and wait for all of them.
 
-    When one fails, the others are stopped. A SIGTERM is handed on to all of them; this process then ends by it too, unless
-    they all return all the same.
+    When one fails, the others are stopped. A SIGTERM is handed on to all of them, and no more are forked; this process then ends
+    by it too, unless they all return all the same.
 
     Args:
         function: What to call. A :class:`~distrib.Command` takes its process's place and has None for a value.
@@ -63,7 +63,8 @@ def run_processes(function: Callable[[], Any], environments: Sequence[Mapping[st
     crew = _Crew(ranks, isinstance(function, Command))
     with crew:
         for environment in environments:
-            crew.start(function, environment)
+            if crew.stopped_by is None:
+                crew.start(function, environment)
         crew.wait()
     return crew.result()
 
@@ -103,7 +104,7 @@ class _Crew:
         file = self.files[place] = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
         parent = os.getpid()
         flush()
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             _be(function, environment, file, parent)
         self.pids[pid] = place
@@ -130,14 +131,14 @@ class _Crew:
         """
         The values, if all have one; else this process ends as the first that failed, or as it was told to.
         """
+        if self.stopped_by is not None and (self.failed is not None or len(self.outcomes) < len(self.ranks)):
+            die_like(-self.stopped_by)
         if self.failed is None:
             return ByRank({rank: self.outcomes[place].value or b"" for place, rank in enumerate(self.ranks)})
-        if self.stopped_by is not None:
-            die_like(-self.stopped_by)
         place, status = self.failed
         told = self.outcomes[place].told
         if told is None:
-            say(f"the process of rank {self.ranks[place]} ended with {_how(status)}")
+            say(f"the process of rank {self.ranks[place]} ended with {tell_end(status)['text']}")
             die_like(status)
         raise ProcessFailedError(told, self.ranks[place])
 
@@ -173,10 +174,7 @@ def _be(function: Callable[[], Any], environment: Mapping[str, str], file: IO[by
     Be one of the processes, just forked. Does not return.
     """
     try:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with_parent(parent)
         outcome, code = call_in_child(function, environment)
         if outcome is not None:
             try:
@@ -198,20 +196,18 @@ def call_in_child(function: Callable[[], Any], environment: Mapping[str, str]) -
         What became of it, and the exit code that says so. None if this is a process that the function has forked, which
         speaks for nobody.
     """
-    import cloudpickle
-
     me = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     os.environ.update(environment)
     _take_place()
     try:
-        outcome, code = Outcome(value=cloudpickle.dumps(function(), protocol=5)), 0
+        outcome, code = Outcome(value=dumps(function())), 0
     except SystemExit as exit:
         say_why(exit)
         told = tell(exit)
         code = int(told["code"])
-        outcome = Outcome(told=told) if code else Outcome(value=cloudpickle.dumps(None))
+        outcome = Outcome(told=told) if code else Outcome(value=dumps(None))
     except BaseException as error:  # noqa: BLE001  # whatever it is has to be carried home
         told = tell(error)
         outcome, code = Outcome(told=told), int(told["code"])
@@ -243,7 +239,7 @@ def die_like(status: int) -> NoReturn:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
         time.sleep(GRACE_SECONDS)  # the signal may be blocked
-    os._exit(status if status >= 0 else 128 - status)
+    os._exit(status if status >= 0 else SIGNALLED - status)
 
 
 def _read(file: IO[bytes]) -> Outcome:
@@ -254,10 +250,6 @@ def _read(file: IO[bytes]) -> Outcome:
         except (EOFError, pickle.UnpicklingError):  # it ended without a word, or in the midst of it
             return Outcome()
     return Outcome(value=value, told=told)
-
-
-def _how(status: int) -> str:
-    return f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}"
 
 
 def _signal(pid: int, number: int) -> None:

@@ -188,6 +188,26 @@ def test_sigterm_is_handed_on(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(int((tmp_path / rank).read_text())) for rank in "01")
 
 
+@distributed("pytorch", nproc_per_node=64, local={**ECHO, "grace_period": 1000})
+def stopping_the_node(folder: Path) -> None:
+    """
+    Rank 0 has its node told to stop, which is still starting the others.
+    """
+    sign(folder / os.environ["RANK"], os.getpid())
+    if os.environ["RANK"] == "0":
+        os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(600)
+
+
+def test_sigterm_reaches_processes_that_are_being_forked(tmp_path: Path) -> None:
+    """
+    None of them loses the signal, however young it is: the node ends by it, long before anybody would kill it.
+    """
+    error: Any = stopping_the_node.submit(tmp_path).exception(60)
+    assert error.signal == signal.SIGTERM
+    assert gone(tmp_path)
+
+
 def test_a_killed_node_takes_its_processes_along(tmp_path: Path) -> None:
     """
     Whatever happens to the process that watches, nothing is left of those it watches.

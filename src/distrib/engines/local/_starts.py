@@ -7,12 +7,11 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import sys
 from typing import Any
 
 from ... import _report
-from ..._linux import descendants, kill_and_wait, processes_with
+from ..._linux import descendants, fork, kill_and_wait, processes_with
 from ._nursery import run_nursery
 from ._outlet import Outlet
 from ._replica import Settings, run_forked, run_program
@@ -58,7 +57,7 @@ class Starts:
             return
         reading, writing = os.pipe()
         supervisor = os.getpid()
-        self.nursery_pid = os.fork()
+        self.nursery_pid = fork()
         if self.nursery_pid == 0:
             run_nursery(self.settings, modules, self.orders["framework"], reading, supervisor)
         os.close(reading)
@@ -114,7 +113,7 @@ class Starts:
             self.ordered.add(name)
             self._nursery.send(order.encode())
         else:
-            pid = _fork()
+            pid = fork()
             if pid == 0:
                 run_forked(self.settings, name, member["environment"], os.getppid())
             self.pids[pid] = name
@@ -147,19 +146,7 @@ class Starts:
         first, *rest = self.settings.sys_path or [""]
         path = [first, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep)), *rest]  # where Python puts them too
         argv = [sys.executable, *self.orders["flags"], "-c", code, given, "\n".join(path)]
-        pid = _fork()
+        pid = fork()
         if pid == 0:
             run_program(self.settings, name, {**own, **environment}, argv)
         return pid
-
-
-def _fork() -> int:
-    # A replica that is stopped before it has put our handlers aside would lose the signal in them.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
-    pid = -1
-    try:
-        pid = os.fork()
-    finally:
-        if pid:  # also when there are too many processes for another one
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return pid
