@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from distrib import Event, Job, ReplicaFailedError, Results, Run, RunState, RunStatus
+from distrib import Event, Job, ReplicaFailedError, Results, Run, RunState, RunStatus, UnsupportedError
 from distrib._cluster import REPLICA_VARIABLE, RUN_VARIABLE
 from distrib.engine import Call, Plan
 from distrib.engines.local import LocalEngine
@@ -113,6 +113,8 @@ class Sound(LocalEngine):
     #: Those that hang are not waited for long.
     patience: ClassVar[float] = 60.0
     Told: ClassVar[type[Same]] = Same
+    #: Whether it is tested by its name, as one that a package brings.
+    is_installed: ClassVar[bool] = False
 
     def start(self, job: Job, call: Call[Any]) -> Run[Any]:
         return self._kept(super().start(job, call))
@@ -249,6 +251,13 @@ class SubmitsAnything(Sound):
 
     def submit(self, plan: Plan[Any]) -> Run[Any]:
         return self._kept(LocalEngine.submit(self, LocalEngine.plan(self, plan.job, plan.call)))
+
+
+class RefusesAll(Sound):
+    law, said = "test_a_plan_can_be_submitted_again", "it refuses the plainest job, which every engine runs: not today\nIf it starts no runs"
+
+    def submit(self, plan: Plan[Any]) -> Run[Any]:
+        raise UnsupportedError("not today")
 
 
 class OneIdForAll(Sound):
@@ -639,6 +648,23 @@ class Vague(Same):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         error = super().exception(timeout)
         return ReplicaFailedError("it failed", replica=error.replica) if isinstance(error, ReplicaFailedError) else error
+
+
+class ForgetsInAnotherProcess(Sound):
+    law, said = "test_another_process_finds_a_run", "LookupError: no run is called forgetful://"
+    name = "forgetful"
+    is_installed = True
+
+    def get_run(self, id: str) -> Run[Any]:
+        for run in RUNS:
+            if id == f"forgetful://{run.id}":
+                return self.Told(run)
+        raise LookupError(f"no run is called {id}")
+
+    class Told(Same):
+        @property
+        def id(self) -> str:
+            return f"forgetful://{super().id}"
 
 
 class InventsRuns(Sound):

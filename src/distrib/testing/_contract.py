@@ -57,5 +57,7 @@ class EngineContract(EngineDeclarationLaws, PlanLaws, SuccessLaws, FailureLaws, 
 
     The jobs are of a framework that needs nothing to be installed: it has the roles ``worker``, ``lead`` (at most one, which
     decides) and ``helper`` (a service). An engine that cannot run just any framework names one that it can, and its roles.
+    It may refuse what a job asks for by an ``UnsupportedError``, which leaves the law out; the job of two workers that asks for
+    nothing else has to run, unless ``starts_runs = False`` says that the engine starts no runs at all.
     A law that is broken fails with a :class:`LawBrokenError`: which one, and how. Laws that take seconds are marked ``slow``.
     """

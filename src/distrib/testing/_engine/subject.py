@@ -45,6 +45,8 @@ class EngineSubject(Contract):
     worker: ClassVar[str] = "worker"
     lead: ClassVar[str] = "lead"
     service: ClassVar[str] = "helper"
+    #: Whether it starts runs at all. The laws about them are left out for one that does not, as one whose tasks others start.
+    starts_runs: ClassVar[bool] = True
     #: After how many seconds whatever should have happened is taken for lost.
     patience: ClassVar[float] = 60.0
 
@@ -117,15 +119,20 @@ class EngineSubject(Contract):
                     self._within("cancel()", partial(run.cancel, at_once=True))
 
     def _start(self, function: Callable[..., Any], *args: Any, job: Job | None = None, **kwargs: Any) -> Run[Any]:
-        return self._starting(lambda: self._subject.start(job or self.job(), Call(function, args, kwargs)))
+        wanted = job or self.job()
+        return self._starting(wanted, lambda: self._subject.start(wanted, Call(function, args, kwargs)))
 
     def _submit(self, plan: Plan[Any]) -> Run[Any]:
-        return self._starting(lambda: self._subject.submit(plan))
+        return self._starting(plan.job, lambda: self._subject.submit(plan))
 
-    def _starting(self, start: Callable[[], Run[Any]]) -> Run[Any]:
+    def _starting(self, job: Job, start: Callable[[], Run[Any]]) -> Run[Any]:
         try:
             run = start()
         except UnsupportedError as error:  # what an engine says that it does not do is no broken promise
+            if self.starts_runs and job == self.job():
+                raise AssertionError(
+                    f"it refuses the plainest job, which every engine runs: {error}\nIf it starts no runs at all, write starts_runs = False."
+                ) from error
             pytest.skip(str(error))
         self._started.append(run)
         return run
