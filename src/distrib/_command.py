@@ -46,18 +46,35 @@ class Command:
             raise InvalidJobError(f"argv={given!r}: write at least the program, as in ['python', 'train.py'].", field="argv", value=given)
         self.argv = [os.fspath(argument) for argument in given]
         self.__name__ = os.path.basename(self.argv[0])  # noqa: PTH119  # names the run
+        self._defaults = {"PYTHONUNBUFFERED": "1"}  # what Python prints is seen at once, and is not lost with the process
 
     def __call__(self) -> None:
         """
         Become the program; its exit code is the replica's.
         """
+        self.set_defaults()
         become(self.argv)
+
+    def with_defaults(self, variables: Mapping[str, str]) -> Command:
+        """
+        The same program, which finds these variables where nobody has set them to anything else.
+        """
+        copy = Command(self.argv)
+        copy._defaults = {**self._defaults, **variables}
+        return copy
+
+    def set_defaults(self) -> None:
+        """
+        Set the variables that nobody has set, in this process: those of a program are the ones of the process it takes the place of.
+        """
+        for name, value in self._defaults.items():
+            os.environ.setdefault(name, value)
 
     def __repr__(self) -> str:
         return f"Command({self.argv!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Command, (self.argv,))
+        return (Command, (self.argv,), {"_defaults": self._defaults})
 
 
 def _is_argument(value: object) -> bool:

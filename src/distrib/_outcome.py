@@ -69,6 +69,12 @@ class ProcessFailedError(Exception):
         return int(self.told["code"])
 
 
+class StoppedError(Exception):
+    """
+    A replica raises it that was told to stop, by whoever runs it: nothing has failed in it.
+    """
+
+
 #: The end by a signal, as a shell says it: this plus the signal's number.
 SIGNALLED = 128
 

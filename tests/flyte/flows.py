@@ -96,7 +96,7 @@ def _rank(way: str) -> dict[str, str]:
         time.sleep(3600)
     flytekit.Deck("ranks", f"rank {rank}")
     me = replica()
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT", "OMP_NUM_THREADS")
     return {**{name: os.environ[name] for name in names}, "is_coordinator": str(me.is_coordinator), "name": me.name}
 
 
@@ -104,6 +104,14 @@ def _rank(way: str) -> dict[str, str]:
 def several(way: str) -> dict[str, str]:
     """
     Two processes on each of two nodes.
+    """
+    return _rank(way)
+
+
+@distributed(framework="pytorch", worker=2, nproc_per_node=2, env={"OMP_NUM_THREADS": "8"}, local=QUIET)
+def threads(way: str) -> dict[str, str]:
+    """
+    Two processes on each of two nodes, the first of which Flyte makes a master, and how many threads each is to have.
     """
     return _rank(way)
 

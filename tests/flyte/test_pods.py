@@ -91,11 +91,11 @@ def _pytorch(tmp_path):
     """
     attempts = []
 
-    def start(name, way=""):
+    def start(name, way="", **own):
         attempt = Attempt(tmp_path, getattr(flows, name), way=way)
         attempts.append(attempt)
         for pod, environment in (elastic_environments if name == "elastic" else pytorch_environments)(2).items():
-            attempt.start(pod, **environment)
+            attempt.start(pod, **environment, **own)
         return attempt
 
     yield start
@@ -278,6 +278,14 @@ class TestPyTorch:
         deck = (attempt.outputs / "deck.html").read_text()
         assert "rank 0" in deck
         assert not any(f"rank {rank}" in deck for rank in (1, 2, 3))
+
+    def test_the_users_threads_stay(self, pytorch):
+        """
+        Also on the node that is a worker of the job, and Flyte's master.
+        """
+        attempt = pytorch("threads", **flows.threads.environment)
+        assert set(attempt.wait().values()) == {0}, attempt.log()
+        assert attempt.value()["OMP_NUM_THREADS"] == "8"
 
     @pytest.mark.parametrize("rank", [0, 1, 3])
     @pytest.mark.parametrize("name", ["several", "elastic"])

@@ -67,6 +67,36 @@ def test_a_failing_program_fails_the_run(command: list[str], exit_code: int | No
     assert said in str(caught.value)
 
 
+def test_a_program_is_heard_at_once(tmp_path: Path) -> None:
+    """
+    What it prints is there while it runs, and when it is killed right after.
+    """
+    text = """
+import os, sys, time
+print("early")
+limit = time.monotonic() + 60
+while not os.path.exists(sys.argv[1]) and time.monotonic() < limit:
+    time.sleep(0.01)
+print("last words")
+os.kill(os.getpid(), 9)
+"""
+    run = distributed("tensorflow", worker=1, local=ECHO)(Command([*script(text), tmp_path / "seen"])).submit()
+    lines = run.logs("worker-0", follow=True)
+    assert next(lines) == "early"
+    (tmp_path / "seen").touch()
+    assert list(lines) == ["last words"]
+
+
+def test_the_users_own_buffering_stays() -> None:
+    """
+    PYTHONUNBUFFERED is only set where nobody has set it.
+    """
+    show = Command(script("import os; print(repr(os.environ['PYTHONUNBUFFERED']))"))
+    run = distributed("pytorch", worker=1, env={"PYTHONUNBUFFERED": ""}, local=ECHO)(show).submit()
+    run.result(60)
+    assert list(run.logs()) == ["[worker-0] ''"]
+
+
 def test_a_program_is_restarted() -> None:
     """
     Restart policies look at the program's own exit code.

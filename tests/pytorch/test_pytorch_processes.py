@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ from signing import sign
 
 import distrib
 from distrib import Command, ReplicaFailedError, RetryableError, RunState, distributed, launch
+from distrib._pickling import dumps
 from distrib._processors import cpu_count
+from distrib._registry import get_backend
 
 ECHO = {"echo": False}
 
@@ -36,6 +39,20 @@ def test_a_process_for_each_processor() -> None:
     "cpu" is as many as this process may use.
     """
     assert len(place.options(worker=1, nproc_per_node="cpu").submit().results(60)) == cpu_count()
+
+
+def test_a_process_for_each_gpu() -> None:
+    """
+    Where there are GPUs, "auto" and "gpu" are as many as PyTorch sees; where there are none, "auto" is "cpu", and "gpu" says so.
+    """
+    torch = pytest.importorskip("torch")
+    gpus = torch.cuda.device_count()
+    assert len(place.options(worker=1, nproc_per_node="auto").submit().results(60)) == (gpus or cpu_count())
+    error = place.options(worker=1, nproc_per_node="gpu").submit().exception(60)
+    if gpus:
+        assert error is None
+    else:
+        assert "nproc_per_node='gpu': this node has no GPU that PyTorch can use. Write 'auto', 'cpu' or a number." in str(error)
 
 
 class OddError(Exception):
@@ -110,6 +127,22 @@ def test_the_users_threads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {each["OMP_NUM_THREADS"] for each in task.submit().results(60)} == {"3"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert {each["OMP_NUM_THREADS"] for each in place.submit().results(60)} == {"5"}
+
+
+PACKED = "import pickle, sys; print(pickle.load(sys.stdin.buffer)().value(0)['OMP_NUM_THREADS'])"
+
+
+@pytest.mark.parametrize(("there", "seen"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
+def test_what_is_packed_looks_at_the_threads_where_it_runs(monkeypatch: pytest.MonkeyPatch, there: dict[str, str], seen: str) -> None:
+    """
+    A pod does not inherit the variables of whoever has packed the call, and is given 1 unless it has its own.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    packed = dumps(get_backend("pytorch").wrap(place.function, place.options(env=there).job))
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}, "PYTHONPATH": path, **there}
+    done = subprocess.run([sys.executable, "-c", PACKED], input=packed, env=environment, capture_output=True, check=False)
+    assert done.stdout.decode().strip() == seen, done.stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from distrib import _report
 from distrib._cluster import RUN_VARIABLE, Replica
 from distrib._command import Command, not_started
-from distrib._outcome import ByRank, ProcessFailedError, end, tell_end
+from distrib._outcome import ByRank, ProcessFailedError, StoppedError, end, tell_end
 from distrib._pickling import dumps
 from distrib._processes import call_in_child, die_like
 from distrib._streams import say
@@ -69,7 +69,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
 
         OSError: The program to run cannot be started.
 
-        SignalException: This node was told to stop, and no engine waits for how it ends.
+        StoppedError: This node was told to stop, and no engine waits for how it ends.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -89,7 +89,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
             _fail(rank, failure, list(_read(failures)))
         except SignalException as stop:
             if _report.CHANNEL_VARIABLE not in os.environ:
-                raise
+                raise StoppedError(str(stop)) from stop
             _stop(int(stop.sigval))
         except RendezvousError as error:
             if isinstance(error, RendezvousClosedError):
@@ -240,6 +240,7 @@ def _no_files() -> Any:
 
 def _entry(call: Callable[[], Any], failures: IO[bytes], start_method: str) -> tuple[Any, list[Any]]:
     if isinstance(call, Command):
+        call.set_defaults()  # the agent starts it with this process's variables
         return call.argv[0], call.argv[1:]
     if start_method == "spawn":
         return _run_fresh, [dumps(call), failures.name]
@@ -283,7 +284,7 @@ def _read(failures: IO[bytes]) -> Iterator[dict[str, Any]]:
         yield pickle.loads(failures.read(*_HEADER.unpack(header)))  # noqa: S301  # unpickles only what its own processes wrote
 
 
-def _fail(rank: int, failure: Any, told: list[dict[str, Any]]) -> None:
+def _fail(rank: int, failure: Any, told: list[dict[str, Any]]) -> NoReturn:
     """
     Fail as the process did.
     """
@@ -303,6 +304,6 @@ def _wait_for_the_cause() -> None:
     time.sleep(_PATIENCE_SECONDS)
 
 
-def _stop(number: int) -> None:
+def _stop(number: int) -> NoReturn:
     say(f"stopped by {signal.Signals(number).name}")
     die_like(-number)

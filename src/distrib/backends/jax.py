@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distrib._cluster import ClusterSpec, Replica
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["JaxBackend"]
 
 _COORDINATOR, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+#: Whether JAX takes SIGTERM for a notice of preemption. Nothing ends then that is told to stop: neither a run that is cancelled, nor
+#: the others of a process that has failed.
+_NOTICES = "JAX_ENABLE_PREEMPTION_SERVICE"
 
 
 class JaxBackend(Backend):
@@ -82,9 +86,9 @@ class JaxBackend(Backend):
 
     def wrap(self, function: Callable[..., Any], job: Job) -> Callable[..., Any]:
         """
-        The function, called with JAX told how to find the processes.
+        The function, called with JAX told how to find the processes, and to leave SIGTERM alone; a program is told the latter.
         """
-        return function if isinstance(function, Command) else _Detected(function)
+        return function.with_defaults({_NOTICES: "false"}) if isinstance(function, Command) else _Detected(function)
 
     def fork_safe(self) -> bool:
         """
@@ -104,8 +108,12 @@ class _Detected:
         self.function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import jax
         from jax._src.clusters import ClusterEnv
 
+        if _NOTICES not in os.environ:  # which JAX has read by now
+            with suppress(AttributeError):  # older ones know no such setting
+                jax.config.update(_NOTICES.lower(), False)
         # JAX asks every subclass there is, which is how it wants to be taught a new kind of cluster.
         type("Variables", (ClusterEnv,), {"name": "distrib", **{name: staticmethod(answer) for name, answer in _ANSWERS.items()}})
         # It asks them in their order, and the one for Kubernetes fails in pods without a token.

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distrib import _flyte_wire
 from distrib._cluster import ClusterSpec, Replica, replica
@@ -73,14 +73,13 @@ class PyTorchBackend(Backend):
         """
         The workers that the options ask for by themselves.
         """
-        nodes = None if options is None else options.nodes
-        return {} if nodes is None else {"worker": nodes}
+        return {} if options.nodes is None else {"worker": options.nodes}
 
     def validate(self, job: Job) -> None:
         """
         Refuse options that contradict each other, or the roles.
         """
-        options: PyTorchOptions = job.options or PyTorchOptions()
+        options: PyTorchOptions = job.options
         check_agreement(options)
         elastic = options.elasticity
         named = "elastic" if options.elastic is not None else "nnodes"
@@ -98,7 +97,7 @@ class PyTorchBackend(Backend):
         """
         An elastic job goes on with its fewest nodes.
         """
-        elastic = None if job.options is None else job.options.elasticity
+        elastic = job.options.elasticity
         return None if elastic is None else int(elastic.min_nodes)
 
     def environment(self, replica: Replica, cluster: ClusterSpec) -> Mapping[str, str]:
@@ -108,7 +107,6 @@ class PyTorchBackend(Backend):
         address, _, port = cluster.replicas[0].address.rpartition(":")
         nodes, rank = str(cluster.world_size), str(replica.rank)
         return {
-            "PYTHONUNBUFFERED": "1",
             "MASTER_PORT": port,
             "PET_MASTER_PORT": port,
             "MASTER_ADDR": address,
@@ -143,7 +141,7 @@ class PyTorchBackend(Backend):
         """
         The PyTorchJob, with an elastic policy where the job is elastic.
         """
-        options: PyTorchOptions = job.options or PyTorchOptions()
+        options: PyTorchOptions = job.options
         manifest = operator_job(job, self.operator, forgets=True)
         manifest["spec"]["nprocPerNode"] = str(options.processes)
         elastic = options.elasticity
@@ -164,7 +162,7 @@ class PyTorchBackend(Backend):
         One elastic node is an ordinary task, whose processes we start. So that several find each other, Flyte makes workers only.
         """
         _flyte_wire.check(job)
-        options: PyTorchOptions = job.options or PyTorchOptions()
+        options: PyTorchOptions = job.options
         elastic = options.elasticity
         if elastic is not None and elastic.nodes == 1:
             _flyte_wire.check_alone(job)
@@ -192,17 +190,18 @@ class PyTorchBackend(Backend):
         """
         The function itself for a node of one process; else what starts the processes of a node.
         """
-        options: PyTorchOptions = job.options or PyTorchOptions()
+        options: PyTorchOptions = job.options
         if options.elasticity is None and options.processes == 1:
             return function
-        chosen = {group.role for group in job.groups if _THREADS in {**os.environ, **job.env, **group.env}}
-        return _Node(function, options.processes, options.elasticity, frozenset(chosen))
+        for_all = _THREADS in os.environ or _THREADS in job.env
+        chosen = for_all or frozenset(group.role for group in job.groups if _THREADS in group.env)
+        return _Node(function, options.processes, options.elasticity, chosen)
 
     def remark(self, job: Job) -> str:
         """
         The processes of a node, where it is not one that has the node's variables.
         """
-        options: PyTorchOptions = job.options or PyTorchOptions()
+        options: PyTorchOptions = job.options
         count, elastic = options.processes, options.elasticity
         words = {"gpu": "a process for each GPU", "cpu": "a process for each processor", "auto": "a process for each GPU, or processor"}
         processes = words.get(str(count), f"{count} {'process' if count == 1 else 'processes'}")
@@ -254,9 +253,21 @@ def process_environment(*, node: int, nodes: int, local_rank: int, processes: in
 class _Node:
     """
     Starts the processes of a node, in place of the function that they run.
+
+    Args:
+        function: What each process runs.
+
+        processes: How many there are.
+
+        elastic: The settings of elastic training, if it is that.
+
+        threads_chosen: Whose number of threads somebody has chosen: everybody's, or that of these roles. What others find is the
+            share that their engine has dealt. Who it is chosen for finds it, unless it was chosen for the launcher, elsewhere.
     """
 
-    def __init__(self, function: Callable[..., Any], processes: int | str, elastic: Elastic | None, threads_chosen: frozenset[str]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], processes: int | str, elastic: Elastic | None, threads_chosen: Literal[True] | frozenset[str]
+    ) -> None:
         self.function = function
         self.processes = processes
         self.elastic = elastic
@@ -266,7 +277,8 @@ class _Node:
     def __call__(self, *args: Any, **kwargs: Any) -> ByRank:
         me = replica()
         processes = _count(self.processes)
-        if processes > 1 and me.role not in self.threads_chosen:
+        is_chosen = self.threads_chosen is True or me.role in self.threads_chosen
+        if processes > 1 and not (is_chosen and _THREADS in os.environ):
             # As torchrun does: each process would start a thread for every processor.
             os.environ[_THREADS] = "1"
         call = self.function if isinstance(self.function, Command) else _Call(self.function, args, kwargs)

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from ..._cluster import REPLICA_VARIABLE, RUN_VARIABLE, ClusterSpec, Replica, encode_cluster, encode_replica
-from ..._outcome import ByRank
+from ..._outcome import ByRank, StoppedError
 from ...errors import DistribError
 from ._errors import as_flytes
 from ._members import Carrying, taken_over
@@ -38,7 +37,7 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
         Its value, if this is the coordinator.
 
     Raises:
-        IgnoreOutputs: It is not, or another replica has failed before it and has told Flyte why, or the elastic node is to stop.
+        IgnoreOutputs: It is not, or another replica has failed before it and has told Flyte why, or this one was told to stop.
 
         DistribError: The pod was started as something else than a replica of the job.
 
@@ -54,9 +53,9 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
     with peers.watched():
         try:
             value = function(**inputs)
+        except StoppedError as stop:  # its pod is moved, and the others may go on
+            raise IgnoreOutputs(f"{me.name} was told to stop: {stop}") from stop
         except Exception as error:
-            if _is_stop(error):
-                raise IgnoreOutputs(f"{me.name} was told to stop: {error}") from error
             if peers.failed_before(error):
                 raise IgnoreOutputs(f"{me.name} failed after another replica") from error
             told = as_flytes(error)
@@ -66,14 +65,6 @@ def run_in_pod(task: DistributedFlyteTask, inputs: Mapping[str, Any]) -> Any:
     if not me.is_coordinator:
         raise IgnoreOutputs(f"{me.name} is not the coordinator; only that one's outputs are the task's")
     return taken_over(value)
-
-
-def _is_stop(error: Exception) -> bool:
-    """
-    Whether PyTorch's agent was told to stop: its pod is moved, and the other nodes may go on.
-    """
-    api = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
-    return api is not None and isinstance(error, api.SignalException)
 
 
 def _of_rank_zero(values: ByRank) -> Any:

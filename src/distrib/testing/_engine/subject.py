@@ -130,9 +130,8 @@ class EngineSubject(Contract):
             run = start()
         except UnsupportedError as error:  # what an engine says that it does not do is no broken promise
             if self.starts_runs and job == self.job():
-                raise AssertionError(
-                    f"it refuses the plainest job, which every engine runs: {error}\nIf it starts no runs at all, write starts_runs = False."
-                ) from error
+                remedy = "If it starts no runs at all, write starts_runs = False."
+                raise AssertionError(f"it refuses the plainest job, which every engine runs: {error}\n{remedy}") from error
             pytest.skip(str(error))
         self._started.append(run)
         return run
