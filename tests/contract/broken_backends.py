@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import attrs
 
 from distrib import Backend, ClusterSpec, InvalidJobError, Job, Replica, Role
-from distrib.backend import FlyteTask
+from distrib.backend import FlyteTask, Operator
 from distrib.errors import UnsupportedError
+from distrib.manifests import operator_job
 from distrib.testing import BackendContract, Seen
 
 _whole = attrs.validators.instance_of(int)
@@ -490,6 +491,28 @@ class ManifestLosesAGroup(Sound):
     def manifest(self, job: Job) -> dict[str, Any]:
         found = super().manifest(job)
         found["spec"]["groups"] = found["spec"]["groups"][:1]
+        return found
+
+
+class ManifestSwapsCounts(Sound):
+    law, said = "test_a_manifest_has_every_count", "its groups are {'first': [02-9]"
+    roles = (Role("first", at_most=1), Role("rest", at_least=1))
+    operator = Operator(
+        kind="SoundJob",
+        plural="soundjobs",
+        replica_specs="soundReplicaSpecs",
+        types={"first": "First", "rest": "Rest"},
+        container="sound",
+        port_name="sound-port",
+        port=2222,
+    )
+
+    def manifest(self, job: Job) -> dict[str, Any]:
+        found = operator_job(job, self.operator)
+        specs = found["spec"]["soundReplicaSpecs"]
+        counts = [spec["replicas"] for spec in specs.values()]
+        for spec, count in zip(specs.values(), reversed(counts), strict=True):
+            spec["replicas"] = count
         return found
 
 

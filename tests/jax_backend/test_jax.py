@@ -37,9 +37,9 @@ def test_environment(cluster: Any) -> None:
 
 # In a pod, JAX's own way to find the processes would ask the API server, for which pods of ours have no token.
 @distributed("jax", worker=2, env={"KUBERNETES_SERVICE_HOST": "nowhere.invalid", "KUBERNETES_SERVICE_PORT": "443"}, local=ECHO)
-def meet() -> tuple[int, int, float]:
+def meet() -> tuple[int, int, Any]:
     """
-    Process, processes, and a sum over all processes.
+    Process, processes, and a sum over all processes, as an array of JAX.
     """
     import jax
     import jax.numpy as jnp
@@ -47,15 +47,19 @@ def meet() -> tuple[int, int, float]:
 
     jax.distributed.initialize()
     parts = multihost_utils.process_allgather(jnp.array([jax.process_index() + 1.0]))
-    return jax.process_index(), jax.process_count(), float(parts.sum())
+    return jax.process_index(), jax.process_count(), jnp.asarray(parts.sum())
 
 
 @accelerators_only
 def test_processes_meet() -> None:
     """
-    ``jax.distributed.initialize()`` needs no arguments, and a reduction goes across processes.
+    ``jax.distributed.initialize()`` needs no arguments, a reduction goes across processes, and arrays are values like others.
     """
-    assert list(meet.submit().results(120)) == [(0, 2, 3.0), (1, 2, 3.0)]
+    import jax
+
+    results = list(meet.submit().results(120))
+    assert [(process, processes, float(total)) for process, processes, total in results] == [(0, 2, 3.0), (1, 2, 3.0)]
+    assert all(isinstance(total, jax.Array) for _, _, total in results)
 
 
 PROGRAM = """

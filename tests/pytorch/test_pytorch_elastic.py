@@ -157,14 +157,16 @@ def test_a_process_that_ends_without_a_word_has_failed(tmp_path: Path, status: i
 
 
 @distributed("pytorch", elastic=Elastic(max_nodes=2, max_restarts=3, rdzv_configs=QUICK), local={**ECHO, "restart_delay": 0})
-def nodes(folder: Path, until: int) -> list[int]:
+def nodes(folder: Path, until: int, saves: bool = False) -> list[int]:
     """
-    Go on until that many steps were done with the group's final size; the sizes seen.
+    Go on until that many steps were done with the group's final size; the sizes seen. It may save something when told to stop.
     """
     import torch.distributed as dist
 
     from distrib.pytorch import process_group
 
+    if saves:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit((folder / f"saved-{distrib.replica().name}").write_text("all")))
     write_pids(folder)
     worlds = []
     with process_group("gloo"):
@@ -276,6 +278,51 @@ def test_a_killed_node_that_restarts_joins_again(tmp_path: Path, lost: str) -> N
     assert len(run.results()) == 2
 
 
+class Late:
+    """
+    A folder, which is read late on one node: when the other one trains already.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.folder,)
+
+
+def arrive(folder: Path) -> Path:
+    """
+    Wait on the second node until the first one has trained alone.
+    """
+    limit = time.monotonic() + 60
+    while distrib.replica().name == "worker-1" and not (folder / "world-1").exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    return folder
+
+
+@distributed("pytorch", elastic=Elastic(max_nodes=2, rdzv_configs=QUICK), local=ECHO)
+def growing(folder: Path) -> int:
+    """
+    Go on until there are two; how many there were before.
+    """
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    with process_group("gloo"):
+        while (world := reduce_ones(dist)) < 2:
+            sign(folder / f"world-{world}", world)
+            time.sleep(0.05)
+    return int((folder / "world-1").read_text())
+
+
+def test_a_node_that_comes_late_joins(tmp_path: Path) -> None:
+    """
+    Of "1:2", one begins alone; when the other comes, the training goes on with both.
+    """
+    assert list(growing.submit(Late(tmp_path)).results(120)) == [1, 1]  # type: ignore[arg-type]
+
+
 def test_too_few_nodes_fail_the_run(tmp_path: Path) -> None:
     """
     Where both nodes are needed, the loss of one is the run's.
@@ -289,9 +336,9 @@ def test_too_few_nodes_fail_the_run(tmp_path: Path) -> None:
 
 def test_sigterm_is_no_success(tmp_path: Path) -> None:
     """
-    An agent that is told to stop stops its processes, and the run has no value.
+    An agent that is told to stop stops its processes, which may save what they have, and the run has no value.
     """
-    run = nodes.options(elastic=Elastic(max_nodes=2, min_nodes=2, rdzv_configs=QUICK)).submit(tmp_path, 100_000)
+    run = nodes.options(elastic=Elastic(max_nodes=2, min_nodes=2, rdzv_configs=QUICK)).submit(tmp_path, 100_000, saves=True)
     limit = time.monotonic() + 60
     while not (tmp_path / "world-2").exists():
         assert time.monotonic() < limit
@@ -299,6 +346,7 @@ def test_sigterm_is_no_success(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "worker-1").read_text()), signal.SIGTERM)
     error: Any = run.exception(120)
     assert (run.status().state, error.signal) == (RunState.FAILED, signal.SIGTERM)
+    assert (tmp_path / "saved-worker-1").exists()
     assert not leftovers(tmp_path)
 
 
@@ -335,6 +383,7 @@ def test_programs_are_trained_elastically_too(tmp_path: Path) -> None:
     A command runs once in each process, with a place that the agents have dealt.
     """
     text = "import os, sys; open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').write(os.environ['WORLD_SIZE'])"
+    text += "; assert os.environ['PYTHONUNBUFFERED'] == '1'"
     distrib.launch([sys.executable, "-c", text, tmp_path], framework="pytorch", elastic={"nproc_per_node": 2}, local=ECHO)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "2", "1": "2"}
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,39 @@ ECHO = {"echo": False}
 
 
 @distributed("pytorch", master=1, worker=1, local=ECHO)
-def meet(nproc: int) -> tuple[int, int, int, str, int]:
+def meet(ones: Any) -> tuple[int, int, str, int, bool, Any]:
     """
-    Rank, world size, the sum of all ranks, the device, and the threads of one process.
+    Rank, world size, the device, the threads of one process, whether torch was there before, and the sum of everybody's ones.
     """
+    inherited = "torch" in sys.modules
     import torch
     import torch.distributed as dist
 
     with process_group() as mine:
-        total = torch.tensor([dist.get_rank()])
-        dist.all_reduce(total)
-        seen = (dist.get_rank(), dist.get_world_size(), int(total.item()), mine.type, torch.get_num_threads())
+        dist.all_reduce(ones)
+        seen = (dist.get_rank(), dist.get_world_size(), mine.type, torch.get_num_threads(), inherited, ones)
     assert not dist.is_initialized()
-    assert nproc * 2 == seen[1]
     return seen
 
 
 @pytest.mark.parametrize("nproc", [1, 2])
 def test_processes_meet(nproc: int) -> None:
     """
-    A master and a worker, of one process each and of two; each of the two says that it waits.
+    A master and a worker, of one process each and of two; tensors are arguments and values like others, and each of the two says
+    that it waits. PyTorch is imported once, not in each process.
     """
-    run = meet.options(nproc_per_node=nproc).submit(nproc)
+    import torch
+
+    run = meet.options(nproc_per_node=nproc).submit(torch.ones(3))
     results = run.results(120)
     world = 2 * nproc
-    assert [each[:4] for each in results] == [(rank, world, sum(range(world)), "cpu") for rank in range(world)]
+    assert [each[:3] for each in results] == [(rank, world, "cpu") for rank in range(world)]
+    assert all(torch.equal(each[5], torch.full((3,), float(world))) for each in results)
+    assert all(each[4] for each in results)
     said = {event.replica: event.message for event in run.events() if event.kind == "progress"}
     assert said == dict.fromkeys(run.status().replicas, f"waiting for the group of {world}")
     if nproc > 1:
-        assert {each[4] for each in results} == {1}, "torch itself uses one thread"
+        assert {each[3] for each in results} == {1}, "torch itself uses one thread"
 
 
 @distributed("pytorch", worker=2, local=ECHO)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib import InvalidJobError, Job, distributed
+from distrib import ClusterSpec, InvalidJobError, Job, distributed
 from distrib._converter import job_from_data, job_to_data
 from distrib._registry import get_backend
 from distrib.backends.pytorch import Elastic, PyTorchOptions, process_environment
@@ -198,6 +198,27 @@ class TestEnvironment:
         for each in seen:
             assert each["PET_NODE_RANK"] == each["GROUP_RANK"] == each["RANK"]
             assert (each["LOCAL_RANK"], each["LOCAL_WORLD_SIZE"]) == ("0", "1")
+
+    @pytest.mark.parametrize(("role", "index", "rank"), [("master", 0, "0"), ("worker", 0, "1"), ("worker", 1, "2")])
+    def test_the_operators_variables(self, role: str, index: int, rank: str) -> None:
+        """
+        Each is as the Kubeflow training operator writes it for a master and workers, but for PYTHONUNBUFFERED, which programs get.
+        """
+        cluster = ClusterSpec({"master": ["job-master-0:23456"], "worker": ["job-worker-0:23456", "job-worker-1:23456"]})
+        (me,) = (replica for replica in cluster.replicas if (replica.role, replica.index) == (role, index))
+        seen = get_backend("pytorch").environment(me, cluster)
+        written = {
+            "MASTER_PORT": "23456",
+            "PET_MASTER_PORT": "23456",
+            "MASTER_ADDR": "job-master-0",
+            "PET_MASTER_ADDR": "job-master-0",
+            "WORLD_SIZE": "3",
+            "RANK": rank,
+            "PET_NODE_RANK": rank,
+            "PET_NPROC_PER_NODE": "1",
+            "PET_NNODES": "3",
+        }
+        assert {name: seen[name] for name in written} == written
 
     @given(nodes=st.integers(1, 4), processes=st.integers(1, 4))
     def test_several_processes_on_a_node(self, nodes: int, processes: int) -> None:

@@ -4,6 +4,7 @@ Nodes of several processes, and how they end. Most of it needs no torch, so that
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -127,6 +128,37 @@ def test_the_users_threads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {each["OMP_NUM_THREADS"] for each in task.submit().results(60)} == {"3"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert {each["OMP_NUM_THREADS"] for each in place.submit().results(60)} == {"5"}
+
+
+#: What only torchrun gives a process, and why we do not.
+TORCHRUNS_OWN = {
+    "TORCHELASTIC_ERROR_FILE": "errors come home by our own means",
+    "TORCHELASTIC_SIGNALS_TO_HANDLE": "it is for the agent, and there is none",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "PyTorch's own default is newer",
+}
+#: What cannot be the same: where they meet, the name of the run, and that it is not an agent who holds the store.
+OF_THE_RUN = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"}
+
+
+@pytest.mark.slow
+def test_processes_find_what_torchrun_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Every variable that torchrun sets for a process is there, with its value.
+    """
+    pytest.importorskip("torch")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    program = tmp_path / "program.py"
+    program.write_text("import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1] + os.environ['RANK'], 'w'))")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program), str(tmp_path / "theirs")]
+    subprocess.run(torchrun, env=dict(os.environ), check=True, capture_output=True)
+    launch([sys.executable, program, tmp_path / "ours"], framework="pytorch", nproc_per_node=2, local=ECHO)
+    for rank in "01":
+        theirs, ours = (json.loads((tmp_path / f"{whose}{rank}").read_text()) for whose in ("theirs", "ours"))
+        theirs = {name: value for name, value in theirs.items() if os.environ.get(name) != value}
+        assert theirs.keys() - ours.keys() <= TORCHRUNS_OWN.keys()
+        wanted = {name: value for name, value in theirs.items() if name not in OF_THE_RUN | TORCHRUNS_OWN.keys()}
+        assert {name: ours[name] for name in wanted} == wanted
+        assert wanted.keys() >= {"RANK", "LOCAL_RANK", "ROLE_RANK", "ROLE_NAME", "GROUP_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"}
 
 
 PACKED = "import pickle, sys; print(pickle.load(sys.stdin.buffer)().value(0)['OMP_NUM_THREADS'])"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import assume
@@ -48,8 +49,11 @@ class ManifestLaws(BackendSubject):
 
         @for_all(jobs(self._subject))
         def holds(job: Job) -> None:
-            counts = Counter(group.replicas for group in job.groups)
-            missing = counts - Counter(self.counts_in(self._manifest(job)))
+            counts, found = {group.role: group.replicas for group in job.groups}, self.counts_in(self._manifest(job))
+            if isinstance(found, Mapping):
+                assert counts == found, f"{job}: its groups are {dict(found)}"
+                return
+            missing = Counter(counts.values()) - Counter(found)
             assert not missing, f"{job}: no group of {', '.join(map(str, missing))} replicas is in it"
 
         holds()

@@ -68,11 +68,16 @@ class BackendSubject(Contract):
         """
         return None
 
-    def counts_in(self, manifest: Mapping[str, Any]) -> Iterable[int]:
+    def counts_in(self, manifest: Mapping[str, Any]) -> Mapping[str, int] | Iterable[int]:
         """
-        The counts of replicas in a manifest: all numbers under a key ``replicas``.
+        The counts of replicas in a manifest: role -> count where the backend's ``operator`` says how it calls the roles, else all
+        numbers under a key ``replicas``.
         """
-        return values_of("replicas", manifest)
+        operator = self._subject.operator
+        if operator is None:
+            return values_of("replicas", manifest)
+        specs = manifest["spec"][operator.replica_specs]
+        return {role: specs[named]["replicas"] for role, named in operator.types.items() if named in specs}
 
     # What the laws ask
 
