@@ -69,6 +69,18 @@ class ProcessFailedError(Exception):
         return int(self.told["code"])
 
 
+_CONSEQUENCES = "closed|got 0 bytes|reset by peer|broken pipe|connection refused|timed out|timeout|unavailable|aborted|cancelled|heartbeat"
+
+
+def may_be_a_consequence(text: str) -> bool:
+    """
+    Whether it is what a process says whose peer has failed before it.
+    """
+    import re
+
+    return re.search(_CONSEQUENCES, text, re.IGNORECASE) is not None
+
+
 class StoppedError(Exception):
     """
     A replica raises it that was told to stop, by whoever runs it: nothing has failed in it.

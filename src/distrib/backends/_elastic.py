@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import pickle
-import re
 import signal
 import socket
 import struct
@@ -22,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from distrib import _report
 from distrib._cluster import RUN_VARIABLE, Replica
 from distrib._command import Command, not_started
-from distrib._outcome import ByRank, ProcessFailedError, StoppedError, end, tell_end
+from distrib._outcome import ByRank, ProcessFailedError, StoppedError, end, may_be_a_consequence, tell_end
 from distrib._pickling import dumps
 from distrib._processes import call_in_child, die_like
 from distrib._streams import say
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_elastic"]
 
-#: What a process says whose peer has failed before it.
-_CONSEQUENCE = re.compile(r"closed|got 0 bytes|reset by peer|broken pipe|connection refused|timed out|timeout", re.IGNORECASE)
-#: How long a node whose process says so waits for the peer's own node to tell the cause.
+#: How long a node waits whose process may have failed only because of a peer, for the peer's own node to tell the cause.
 _PATIENCE_SECONDS = 2.0
 #: How long a node looks whether others meet at an address.
 _GLANCE_SECONDS = 1.0
@@ -271,7 +268,7 @@ def _run(call: Callable[[], Any], failures: IO[bytes]) -> bytes:
 
 def _tell(failures: IO[bytes], told: dict[str, Any]) -> None:
     say(f"the process of rank {told['rank']} failed\n{told['traceback']}")
-    if not _CONSEQUENCE.search(told["text"]):
+    if not may_be_a_consequence(told["text"]):
         _report.progress(f"rank {told['rank']} failed with {told['type']}: {told['text'][:200]}")
     record = pickle.dumps(told)
     # One write at the place that all who have inherited this descriptor share.
@@ -291,7 +288,7 @@ def _fail(rank: int, failure: Any, told: list[dict[str, Any]]) -> NoReturn:
     code = failure.exitcode
     last = told[-1] if told else None
     if code > 0 and last is not None and int(last["code"]) == code:
-        if _CONSEQUENCE.search(last["text"]):
+        if may_be_a_consequence(last["text"]):
             _wait_for_the_cause()
         raise ProcessFailedError(last, last["rank"])
     ended = tell_end(code)

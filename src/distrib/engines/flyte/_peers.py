@@ -8,7 +8,6 @@ have to look for it: they would wait for the one that is gone, and the error wou
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 from ..._cluster import Replica
 from ..._linux import descendants
+from ..._outcome import may_be_a_consequence
 from ..._streams import flush, say
 
 __all__ = ["Peers"]
@@ -26,11 +26,6 @@ _FRACTION = 0.05
 _SHORTEST, _LONGEST = 0.5, 5.0
 #: How long a replica that was failed by another one waits for that one's own word.
 _PATIENCE = 2 * _LONGEST
-#: What a replica says whose peer is gone.
-_CONSEQUENCE = re.compile(
-    r"closed|got 0 bytes|reset by peer|broken pipe|connection refused|timed out|timeout|unavailable|aborted|cancelled|heartbeat",
-    re.IGNORECASE,
-)
 
 
 class Peers:
@@ -87,7 +82,7 @@ class Peers:
         self.over.set()
         if self.is_alone:
             return False
-        limit = time.monotonic() + (_PATIENCE if _CONSEQUENCE.search(_text(error)) else 0)
+        limit = time.monotonic() + (_PATIENCE if may_be_a_consequence(_text(error)) else 0)
         while not self.has_failed():
             if time.monotonic() >= limit:
                 return False
