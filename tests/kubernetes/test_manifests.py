@@ -226,6 +226,7 @@ def _of_pytorch(sight: Sight) -> None:
         return
     wanted = (elastic.min_nodes, sight.group.replicas, elastic.rdzv_backend, elastic.max_restarts)
     _equal(tuple(policy[name] for name in ("minReplicas", "maxReplicas", "rdzvBackend", "maxRestarts")), wanted)
+    _equal(f"{policy['rdzvHost']}:{policy['rdzvPort']}" if "rdzvHost" in policy else None, elastic.rdzv_endpoint)
     _equal([each["key"] for each in policy["rdzvConf"]], list(elastic.rdzv_configs))
 
 

@@ -278,6 +278,35 @@ def test_a_killed_node_that_restarts_joins_again(tmp_path: Path, lost: str) -> N
     assert len(run.results()) == 2
 
 
+@distributed("pytorch", elastic=Elastic(max_nodes=2, rdzv_configs=QUICK), local=ECHO)
+def growing(folder: Path) -> int:
+    """
+    Go on until there are two; how many there were at first.
+    """
+    import torch.distributed as dist
+
+    from distrib.pytorch import process_group
+
+    with process_group("gloo"):
+        while (world := reduce_ones(dist)) < 2:
+            sign(folder / "alone", world)
+            time.sleep(0.05)
+    return 1 if (folder / "alone").exists() else world
+
+
+def test_nodes_meet_where_they_are_told(tmp_path: Path) -> None:
+    """
+    A server that somebody else runs is where they find each other.
+    """
+    from torch.distributed import TCPStore
+
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = Elastic(min_nodes=2, rdzv_endpoint=f"127.0.0.1:{server.port}", rdzv_configs=QUICK)
+    before = server.num_keys()
+    assert list(growing.options(elastic=told).submit(tmp_path).results(120)) == [2, 2]
+    assert server.num_keys() > before
+
+
 class Late:
     """
     A folder, which is read late on one node: when the other one trains already.
@@ -295,25 +324,9 @@ def arrive(folder: Path) -> Path:
     Wait on the second node until the first one has trained alone.
     """
     limit = time.monotonic() + 60
-    while distrib.replica().name == "worker-1" and not (folder / "world-1").exists() and time.monotonic() < limit:
+    while distrib.replica().name == "worker-1" and not (folder / "alone").exists() and time.monotonic() < limit:
         time.sleep(0.02)
     return folder
-
-
-@distributed("pytorch", elastic=Elastic(max_nodes=2, rdzv_configs=QUICK), local=ECHO)
-def growing(folder: Path) -> int:
-    """
-    Go on until there are two; how many there were before.
-    """
-    import torch.distributed as dist
-
-    from distrib.pytorch import process_group
-
-    with process_group("gloo"):
-        while (world := reduce_ones(dist)) < 2:
-            sign(folder / f"world-{world}", world)
-            time.sleep(0.05)
-    return int((folder / "world-1").read_text())
 
 
 def test_a_node_that_comes_late_joins(tmp_path: Path) -> None:

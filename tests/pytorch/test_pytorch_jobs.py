@@ -86,6 +86,8 @@ class TestOptions:
                 ("elastic.rdzv_configs['join_timeout']=0.5", "a whole number"),
             ),
             ({"elastic": {"rdzv_configs": {"keep_alive_interval": "soon"}}}, ("['keep_alive_interval']='soon'", "a whole number")),
+            ({"elastic": {"rdzv_backend": "etcd-v2"}}, ("elastic.rdzv_backend='etcd-v2'", "rdzv_endpoint=")),
+            ({"elastic": {"rdzv_endpoint": "etcd"}}, ("elastic.rdzv_endpoint='etcd'", "host")),
             ({"elastic": {"monitor_interval": 0}}, ("elastic.monitor_interval=0",)),
             ({"master": 2}, ("master=2",)),
             ({}, ("worker",)),
@@ -116,6 +118,7 @@ class TestOptions:
             max_nodes=st.none() | st.integers(2, 3),
             nproc_per_node=st.integers(1, 3) | st.sampled_from(["auto", "gpu", "cpu"]),
             max_restarts=st.integers(0, 3),
+            rdzv_endpoint=st.sampled_from([None, "example.com:29400"]),
             rdzv_configs=st.dictionaries(st.sampled_from(["join_timeout", "read_timeout"]), st.integers(1, 60)),
         )
     )
@@ -134,6 +137,17 @@ class TestOptions:
         """
         settings = Job("pytorch", elastic={"max_nodes": 2, "rdzv_configs": {"join_timeout": 600.0}}).options.elasticity.rdzv_configs
         assert [(name, str(value)) for name, value in settings.items()] == [("join_timeout", "600")]
+
+    def test_the_operator_is_told_of_a_server(self) -> None:
+        """
+        The place that nodes are to meet at is the policy's; by itself the operator takes one of the nodes.
+        """
+        elastic = Elastic(max_nodes=2, rdzv_backend="etcd-v2", rdzv_endpoint="etcd.example.com:2379")
+        policies = [
+            get_backend("pytorch").manifest(Job("pytorch", image="train:1", elastic=each))["spec"]["elasticPolicy"]
+            for each in (elastic, Elastic(max_nodes=2))
+        ]
+        assert [(policy.get("rdzvHost"), policy.get("rdzvPort")) for policy in policies] == [("etcd.example.com", 2379), (None, None)]
 
     def test_what_is_needed(self) -> None:
         """

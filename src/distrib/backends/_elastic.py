@@ -128,7 +128,7 @@ def _launch(elastic: Elastic, processes: int, me: Replica, launch: Callable[[Any
     from torch.distributed import DistNetworkError
     from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
-    elsewhere = os.environ.get("PET_RDZV_ENDPOINT")
+    elsewhere = elastic.rdzv_endpoint or os.environ.get("PET_RDZV_ENDPOINT")
     if elsewhere or elastic.rdzv_backend != "c10d":
         return launch(_config(elastic, processes, me, elsewhere or me.cluster.replicas[0].address, None))
     places = [replica.address for replica in me.cluster.replicas]

@@ -18,6 +18,8 @@ __all__ = ["Elastic", "PyTorchOptions", "check_agreement"]
 
 _WORDS = ("auto", "gpu", "cpu")
 _START_METHODS = ("fork", "spawn")
+#: The rendezvous of PyTorch's own that need a server.
+_SERVERS = ("etcd", "etcd-v2")
 #: The settings of the rendezvous "c10d": whole numbers, and others.
 _NUMBERS = (
     *("join_timeout", "last_call_timeout", "close_timeout", "heartbeat_timeout", "read_timeout"),
@@ -78,6 +80,15 @@ def _rdzv_backend(value: str) -> str:
     return str.__str__(value)
 
 
+def _rdzv_endpoint(value: str | None) -> str | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")  # type: ignore[redundant-expr]
+    if not host.strip() or not re.fullmatch("0*[1-9][0-9]{0,4}", port):
+        raise refuse("", value, "write the host and the port, as in 'etcd.example.com:2379'.")
+    return str.__str__(value)
+
+
 @attrs.frozen(kw_only=True, field_transformer=_fields.named)
 class Elastic:
     """
@@ -100,6 +111,9 @@ class Elastic:
 
         rdzv_backend: How nodes find each other; ``"c10d"`` needs no server.
 
+        rdzv_endpoint: Where they do, as ``host:port``: the server of a *rdzv_backend* that has one, as ``"etcd-v2"``. Unless it is
+            given they meet at one of the nodes.
+
         rdzv_configs: PyTorch's own settings for that, such as ``{"join_timeout": 600, "last_call_timeout": 30}``, in seconds.
 
         start_method: ``"fork"``: processes are copies of the node's own, with what it has imported; ``"spawn"``: fresh
@@ -121,12 +135,17 @@ class Elastic:
     max_restarts: int = attrs.field(default=3, converter=_fields.count)
     monitor_interval: float = attrs.field(default=0.1, converter=_interval)
     rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
+    rdzv_endpoint: str | None = attrs.field(default=None, converter=_rdzv_endpoint)
     rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_rdzv_configs)
     start_method: str = attrs.field(default="fork", converter=_start_method, metadata={"examples": _START_METHODS})
 
     def __attrs_post_init__(self) -> None:
         if self.max_nodes is not None and self.max_nodes < self.min_nodes:
             raise refuse("max_nodes", self.max_nodes, f"fewer than min_nodes={self.min_nodes}.")
+        if self.rdzv_backend in _SERVERS and self.rdzv_endpoint is None:
+            raise refuse(
+                "rdzv_backend", self.rdzv_backend, "it needs a server; write its place, as in rdzv_endpoint='etcd.example.com:2379'."
+            )
         if self.rdzv_backend == "c10d":
             _check_settings(self.rdzv_configs)
 

@@ -150,6 +150,7 @@ class PyTorchBackend(Backend):
                 "minReplicas": elastic.min_nodes,
                 "maxReplicas": elastic.nodes,
                 "rdzvBackend": elastic.rdzv_backend,
+                **_server(elastic),
                 "rdzvConf": [{"key": key, "value": _written(value)} for key, value in elastic.rdzv_configs.items()],
                 "maxRestarts": elastic.max_restarts,
             }
@@ -314,6 +315,11 @@ class _Call:
             # Its OpenMP has read the variable before this process was forked.
             torch.set_num_threads(int(threads))
         return self.function(*self.args, **self.kwargs)
+
+
+def _server(elastic: Elastic) -> dict[str, Any]:
+    host, _, port = (elastic.rdzv_endpoint or "").rpartition(":")
+    return {"rdzvHost": host, "rdzvPort": int(port)} if port else {}
 
 
 def _written(value: Any) -> str:
