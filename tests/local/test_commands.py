@@ -67,10 +67,11 @@ def test_a_failing_program_fails_the_run(command: list[str], exit_code: int | No
     assert said in str(caught.value)
 
 
-def test_a_program_is_heard_at_once(tmp_path: Path) -> None:
+def test_a_program_is_heard_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What it prints is there while it runs, and when it is killed right after.
     """
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     text = """
 import os, sys, time
 print("early")

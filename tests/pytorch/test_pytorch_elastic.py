@@ -391,10 +391,11 @@ def test_processes_may_be_fresh_interpreters() -> None:
     assert caught.value.exit_code == 138
 
 
-def test_programs_are_trained_elastically_too(tmp_path: Path) -> None:
+def test_programs_are_trained_elastically_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A command runs once in each process, with a place that the agents have dealt.
+    A command runs once in each process, with a place that the agents have dealt, and what it prints is seen at once.
     """
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     text = "import os, sys; open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').write(os.environ['WORLD_SIZE'])"
     text += "; assert os.environ['PYTHONUNBUFFERED'] == '1'"
     distrib.launch([sys.executable, "-c", text, tmp_path], framework="pytorch", elastic={"nproc_per_node": 2}, local=ECHO)

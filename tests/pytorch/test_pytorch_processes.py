@@ -27,12 +27,12 @@ ECHO = {"echo": False}
 
 
 @distributed("pytorch", worker=2, nproc_per_node=2, local=ECHO)
-def place() -> dict[str, str]:
+def place() -> dict[str, Any]:
     """
-    What this process finds.
+    What this process finds, and a function that it makes.
     """
     names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "PET_NPROC_PER_NODE")
-    return {**{name: os.environ[name] for name in names}, "coordinator": str(distrib.replica().is_coordinator)}
+    return {**{name: os.environ[name] for name in names}, "coordinator": str(distrib.replica().is_coordinator), "made": lambda: None}
 
 
 def test_a_process_for_each_processor() -> None:
@@ -115,6 +115,7 @@ def test_each_process_has_its_place() -> None:
     assert {each["OMP_NUM_THREADS"] for each in results} == {"1"}
     assert [each["coordinator"] for each in results] == ["True", "False", "False", "False"]
     assert results.value["RANK"] == "0"
+    assert results.value["made"].__code__.co_filename == __file__
     assert results["worker"][1]["RANK"] == "2"
     assert [name for name, _ in results.items()] == ["worker-0/0", "worker-0/1", "worker-1/0", "worker-1/1"]
     assert len(results) == 4
