@@ -8,6 +8,7 @@ import json
 import threading
 from typing import Any
 
+import attrs
 from scenes import Pod, raised, returned
 from standin import StandIn, eventually
 
@@ -44,9 +45,17 @@ class Stage:
         given = {"namespace": "here", "image": "train:1", "workload": "job", "echo": False, "grace_period": 1, **options}
         return Job("tensorflow", worker=workers, run_policy=policy or {}, engine_options={"kubernetes": given})
 
+    def elastic(self, nodes: str, **options: Any) -> Job:
+        """A job that goes on with fewer nodes than it may have."""
+        return attrs.evolve(Job("pytorch", nnodes=nodes), engine_options=self.job(**options).engine_options)
+
     def submit(self, workers: int = 2, *, policy: dict[str, Any] | None = None, **options: Any) -> KubernetesRun[Any]:
         """Submit it."""
-        run = self.engine.submit(self.engine.plan(self.job(workers, policy=policy, **options), Call(_calls.name)))
+        return self.submit_job(self.job(workers, policy=policy, **options))
+
+    def submit_job(self, job: Job) -> KubernetesRun[Any]:
+        """Submit any."""
+        run = self.engine.submit(self.engine.plan(job, Call(_calls.name)))
         self.runs.append(run)
         return run
 

@@ -147,6 +147,25 @@ class TestTrouble:
             run.result(PATIENCE)
         assert stage.left() == []
 
+    def test_what_can_be_done_without_is_not_waited_for(self, stage: Stage) -> None:
+        """
+        A run that trains with as many nodes as it needs goes on, however long the others wait for a place.
+        """
+        run = stage.submit_job(stage.elastic("1:4", patience=0.3))
+        stage.create(run, 4)
+        for name, pod in stage.pods.items():
+            is_placed = name in ("worker-0", "worker-1")
+            stage.standin.put(PODS, pod.running() if is_placed else pod.unschedulable("0/2 nodes are available: 2 Insufficient cpu."))
+        stage.followed()
+        with pytest.raises(RunTimeoutError, match="still running"):
+            run.wait(1)
+        assert run.status().state is RunState.RUNNING
+        stage.give("worker-1", 1)
+        stage.give("worker-0", 2)
+        for name in ("worker-2", "worker-3"):
+            stage.standin.remove(PODS, stage.pods[name].data["metadata"]["name"])
+        assert run.result(PATIENCE) == 2
+
     def test_nobody_makes_the_pods(self, stage: Stage) -> None:
         """
         A controller that is not there is noticed too.

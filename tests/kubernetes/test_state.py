@@ -342,6 +342,43 @@ class TestWaiting:
         assert message in str(found)
         assert str(found).rstrip(".").endswith(")")
 
+    def test_a_refusal_that_has_passed(self) -> None:
+        """
+        What once kept pods from being made is forgotten when they are there, also while one of them is made anew later.
+        """
+        quota = events(event("mine-worker", "FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: small', at=START + 2))
+        one, other = Pod("worker-0", created=START + 3), Pod("worker-1", created=START + 3)
+        state = state_after([*quota, *pods(one.running(), other.running())])
+        assert (state.verdict(), state.status().state) == (None, RunState.RUNNING)
+        state = state_after([*quota, *pods(one.running()), *pods(other.deleted(), change="DELETED")], restarts={"worker": "OnFailure"})
+        assert (state.verdict(), bool(state.stuck())) == (None, True)
+        again = events(event("mine-worker", "FailedCreate", 'Error creating: pods "y" is forbidden: exceeded quota: small', at=START + 20))
+        state.take(again[0])
+        assert 'pods "y" is forbidden' in str(error(state))
+
+    def test_what_a_webhook_could_not_say(self) -> None:
+        """
+        A webhook that does not answer is asked again by whoever makes the pods; what it forbids stays forbidden.
+        """
+        for reason in ("FailedCreate", "TrainJobResourcesCreationFailed"):
+            said = 'Internal error occurred: failed calling webhook "x": failed to call webhook: connection refused'
+            assert state_after(events(event("mine", reason, said))).verdict() is None
+            assert state_after(events(event("mine", reason, 'admission webhook "x" denied the request: no'))).verdict() is not None
+
+    def test_what_elastic_runs_can_do_without(self) -> None:
+        """
+        Pods that cannot be made, or never start, end only a run that needs them, or whose coordinator is one of them.
+        """
+        three = [Pod(f"worker-{index}").running() for index in range(3)]
+        quota = events(event("mine-worker", "FailedCreate", 'pods "x" is forbidden: exceeded quota: small'))
+        absent = pods(Pod("worker-0").waiting("InvalidImageName"))
+        for needed, is_hopeless in ((2, False), (3, False), (4, True), (None, True)):
+            assert (state_after([*pods(*three), *quota], workers=4, needed=needed).verdict() is not None) == is_hopeless
+        assert state_after([*pods(*three), *quota], workers=4, needed=2).stuck() == ()
+        assert state_after([*pods(three[0], three[1]), *quota], workers=4, needed=3).verdict() is not None
+        assert state_after([*absent, *pods(*three[1:])], workers=3, needed=1).verdict() is not None
+        assert state_after(pods(*three[1:]), workers=3, needed=1).stuck() != ()
+
     def test_a_volume(self) -> None:
         """
         What events say of a pod explains why its container is not made.

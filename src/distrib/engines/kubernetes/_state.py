@@ -16,7 +16,7 @@ import attrs
 
 from ...engine import ReplicaStatus, RunState, RunStatus
 from ._client import EVENTS, PODS
-from ._seen import End, Note, Pod, Top, note_of, pod_of, top_of
+from ._seen import End, Note, Pod, Top, note_of, pod_of, seconds_of, top_of
 from ._trouble import hopeless_note, hopeless_pod
 from ._watch import News
 
@@ -354,16 +354,40 @@ class State:
         return Verdict(state=RunState.SUCCEEDED)
 
     def _hopeless(self) -> Verdict | None:
-        for name in self.shape.names:
-            for pod in self.pods_of(name)[-1:]:
-                reason = "" if pod.uid in self.gone or pod.is_over else hopeless_pod(pod)
-                if reason:
-                    return Verdict(state=RunState.FAILED, reason=f"{name} cannot start: {reason}", is_hopeless=True)
-        for note in sorted(self.notes.values(), key=lambda note: (note.time, note.uid)):
-            reason = hopeless_note(note)
-            if reason:
-                return Verdict(state=RunState.FAILED, reason=reason, is_hopeless=True)
-        return None
+        reasons = self._unstartable()
+        refused = self._why_refused()
+        if refused:
+            reasons |= dict.fromkeys((name for name in self.shape.names if self._lacks_a_pod(name)), refused)
+        if not reasons or self._suffice({name for name in self.shape.names if name not in reasons}):
+            return None
+        return Verdict(state=RunState.FAILED, reason=next(iter(reasons.values())), is_hopeless=True)
+
+    def _unstartable(self) -> dict[str, str]:
+        """
+        The replicas whose pods will never start, and why.
+        """
+        last = {name: pod for name in self.shape.names for pod in self.pods_of(name)[-1:] if pod.uid not in self.gone and not pod.is_over}
+        return {name: f"{name} cannot start: {reason}" for name, pod in last.items() if (reason := hopeless_pod(pod))}
+
+    def _why_refused(self) -> str:
+        """
+        Why no more pods can be made; an empty string if they can, or could since it was said otherwise.
+        """
+        latest = max((seconds_of(pod.created) for pod in self.pods.values()), default=0.0)
+        notes = sorted((note for note in self.notes.values() if note.time >= latest), key=lambda note: (note.time, note.uid))
+        return next(filter(None, map(hopeless_note, notes)), "")
+
+    def _lacks_a_pod(self, name: str) -> bool:
+        pods = self.pods_of(name)
+        last = self.last_end(name)
+        return (not pods or pods[-1].uid in self.gone) and (last is None or not last[1].is_value)
+
+    def _suffice(self, names: set[str]) -> bool:
+        """
+        Whether the framework can train with these replicas alone. The coordinator is where all of them meet.
+        """
+        needed = self.shape.needed
+        return len(names) >= (len(self.shape.names) if needed is None else needed) and self.shape.coordinator in names
 
     def _taken_away(self) -> Verdict | None:
         if self._is_absent or (self.tops and set(self.tops) <= self.gone_tops):
@@ -439,7 +463,8 @@ class State:
         if self.is_suspended or self.verdict() is not None:
             return ()
         statuses = self.replicas()
-        if all(one.state != "Waiting" for one in statuses.values()):
+        running = {name for name, one in statuses.items() if one.state in ("Running", "Succeeded")}
+        if all(one.state != "Waiting" for one in statuses.values()) or self._suffice(running):
             return ()
         return tuple((name, one.state, one.attempt) for name, one in statuses.items())
 

@@ -31,7 +31,14 @@ _ABSENT = (
     "no match for platform",
     "invalid reference",
 )
-_CREATING = ("FailedCreate", "FailedCreatePod", "FailedCreateService", "FailedValidation", "JobCreationFailed")
+_CREATING = (
+    "FailedCreate",
+    "FailedCreatePod",
+    "FailedCreateService",
+    "FailedValidation",
+    "JobCreationFailed",
+    "TrainJobResourcesCreationFailed",
+)
 #: What admission says of a pod that it will not have -> what to do.
 _REFUSED = {
     "exceeded quota": "the namespace's quota is used up: ask for less, wait for other runs to end, or have it raised",
@@ -43,9 +50,10 @@ _REFUSED = {
     "is forbidden": "the cluster does not allow it",
     "is invalid": "the cluster does not take it",
 }
-#: What passes by itself, under whatever word: a node that has much to do, a namespace that was made just now.
+#: What passes by itself, under whatever word: a node that has much to do, a namespace that was made just now, a webhook that is not up.
 _PASSING = (
     "deadline exceeded",
+    "failed calling webhook",
     "failed to reserve container name",
     "failed to sync",
     "timed out",
@@ -64,7 +72,7 @@ def hopeless_pod(pod: Pod) -> str:
     if pod.why in _WAITING:
         return f"{said} ({_WAITING[pod.why]})"
     if pod.why in _PULLING and any(words in pod.what.lower() for words in _ABSENT):
-        return f"{said} (check the name of the image, and image_pull_secrets if it is private)"
+        return f"{said} (check the name of the image, and the role's pull_secrets if it is private)"
     return ""
 
 
@@ -72,8 +80,6 @@ def hopeless_note(note: Note) -> str:
     """
     Why a workload will never have its pods, and the remedy; an empty string if it may.
     """
-    if note.reason == "TrainJobResourcesCreationFailed":
-        return f"{note.reason}: {note.message}"
     if note.reason not in _CREATING or _passes(note.message):
         return ""
     for words, remedy in _REFUSED.items():
