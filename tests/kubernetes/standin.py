@@ -78,6 +78,8 @@ class StandIn:
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         #: (verb, plural) -> what to answer: each answer once, the last one for ever if it is in a tuple.
         self.refusals: dict[tuple[str, str], list[RefusedError]] = {}
+        #: (verb, plural) of requests that get no answer for now.
+        self.held: set[tuple[str, str]] = set()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.tokens: set[str] | None = None
         self.is_down = False
@@ -166,6 +168,12 @@ class StandIn:
             self.version += 1
             data = {"kind": "Bookmark", "metadata": {"resourceVersion": str(self.version), "name": ""}}
             self.history.append((self.version, "BOOKMARK", collection, data))
+            self.changed.notify_all()
+
+    def release(self) -> None:
+        """Answer what was held."""
+        with self.changed:
+            self.held.clear()
             self.changed.notify_all()
 
     def compact(self) -> None:
@@ -296,6 +304,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.standin.changed:  # whoever sees the request and cuts the connections means this one too
             self.cuts = self.standin.cuts
             self.standin.requests.append((verb, parts.path, query))
+            what = (verb, plural_of(parts.path))
+            self.standin.changed.wait_for(lambda: what not in self.standin.held or self.standin.is_down)
         try:
             self.standin.check(verb, parts.path, self.headers.get("Authorization", ""))
             getattr(self, f"_{verb}")(parts.path, query, body)

@@ -308,6 +308,27 @@ class TestCancelling:
         assert run.status().state is RunState.CANCELLED
         assert stage.left() == []
 
+    def test_looking_while_the_server_is_silent(self, stage: Stage) -> None:
+        """
+        Whoever looks at a run does not wait for a server that lets others wait.
+        """
+        run = stage.submit()
+        stage.start(run)
+        stage.followed()
+        eventually(lambda: run.status().state is RunState.RUNNING)
+        stage.standin.held.add(("delete", "jobs"))
+        cancelling = in_background(run.cancel)
+        eventually(lambda: stage.standin.asked()["delete", "jobs"] == 1)
+        looking = in_background(lambda: (run.status(), run.events()))
+        looking.join(PATIENCE)
+        try:
+            assert not looking.is_alive()
+            assert run.status().state is RunState.CANCELLED
+        finally:
+            stage.standin.release()
+        cancelling.join(PATIENCE)
+        assert not cancelling.is_alive()
+
     def test_who_may_not(self, stage: Stage) -> None:
         """
         Whoever may not delete is told so.

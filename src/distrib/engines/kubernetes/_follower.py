@@ -8,7 +8,8 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic, time
+from http import HTTPStatus
+from time import monotonic, sleep, time
 from typing import Any, TypeVar
 
 import attrs
@@ -37,6 +38,7 @@ DRAIN_SECONDS = 5.0
 _TAIL_LINES = 20
 # Together about 20 seconds: an API server that is started again is back by then.
 _TRIES = 8
+_HOPELESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
 T = TypeVar("T")
 Listener = Callable[[Pod, bool], None]
@@ -75,7 +77,8 @@ class Follower:
         self.error: EngineError | None = None
         #: Whether following has failed, so that the run may go on, whatever is known of it.
         self.has_failed = False
-        #: What is known; to be looked at under *lock*.
+        #: What is known. Only the follower's own thread changes it, under *lock*, under which all others look at it. The cluster is never
+        #: asked under it: an answer may take minutes, and nobody who looks is to wait for that.
         self.state = State(about.shape)
         self.lock = threading.RLock()
         self._inbox: queue.SimpleQueue[News | Cancel] = queue.SimpleQueue()
@@ -149,7 +152,7 @@ class Follower:
                 error if isinstance(error, EngineError) else RunFailedError(f"following the run failed: {type(error).__name__}: {error}")
             )
             self.error.__cause__ = error.__cause__ if isinstance(error, EngineError) else error
-            self.state.end_with(Verdict(state=RunState.FAILED, reason=str(self.error)))
+            self._end_with(Verdict(state=RunState.FAILED, reason=str(self.error)))
         finally:
             for watch in self._watches:
                 watch.stop()
@@ -163,18 +166,17 @@ class Follower:
                 message = self._inbox.get(timeout=self._patience())
             except queue.Empty:
                 message = None
-            with self.lock:
-                if isinstance(message, Cancel):
-                    self._cancel(at_once=message.at_once)
-                elif message is not None:
-                    self._take(message)
-                if not self._inbox.empty():  # what there is to see is seen first
-                    continue
-                if self._is_over():
-                    assert self.state.final is not None  # noqa: S101  # that is what being over means
-                    return self.state.final
-                if self._show is not None:
-                    self._show.status(self.state)
+            if isinstance(message, Cancel):
+                self._cancel(at_once=message.at_once)
+            elif message is not None:
+                self._take(message)
+            if not self._inbox.empty():  # what there is to see is seen first
+                continue
+            if self._is_over():
+                assert self.state.final is not None  # noqa: S101  # that is what being over means
+                return self.state.final
+            if self._show is not None:
+                self._show.status(self.state)
 
     def _take(self, news: News) -> None:
         if news.change == "REFUSED" and news.kind != EVENTS:  # events only explain
@@ -185,15 +187,16 @@ class Follower:
             self._show.news(news)
         if news.change in ("LOST", "BACK", "REFUSED"):
             return
-        before = set(self.state.gone)
-        self.state.take(news)
-        if news.change == "LISTED":
-            self._listed.add(news.kind)
-        if news.kind == PODS:
-            uids = [str(data["metadata"].get("uid")) for data in news.objects]
-            for uid in dict.fromkeys([*uids, *(self.state.gone - before)]):
-                if uid in self.state.pods:
-                    self._tell(self.state.pods[uid], uid in self.state.gone)
+        with self.lock:
+            before = set(self.state.gone)
+            self.state.take(news)
+            if news.change == "LISTED":
+                self._listed.add(news.kind)
+            if news.kind == PODS:
+                uids = [str(data["metadata"].get("uid")) for data in news.objects]
+                for uid in dict.fromkeys([*uids, *(self.state.gone - before)]):
+                    if uid in self.state.pods:
+                        self._tell(self.state.pods[uid], uid in self.state.gone)
 
     def _tell(self, pod: Pod, gone: bool) -> None:
         for listener in list(self._listeners):
@@ -215,12 +218,17 @@ class Follower:
                 self._settle_at = None
                 return False
         if verdict.is_hopeless:
-            state.end_with(verdict)
+            self._end_with(verdict)
             self._take_away()
             return False
         if self._settle_at is None:
             self._settle_at = monotonic() + self.about.grace_period + SETTLE_SECONDS
-        return state.conclude(anyway=monotonic() >= self._settle_at) is not None
+        with self.lock:
+            return state.conclude(anyway=monotonic() >= self._settle_at) is not None
+
+    def _end_with(self, verdict: Verdict) -> None:
+        with self.lock:
+            self.state.end_with(verdict)
 
     def _patience(self) -> float | None:
         """
@@ -228,11 +236,10 @@ class Follower:
         """
         now = monotonic()
         times = [time for time in (self._settle_at, self._gone_at) if time is not None]
-        with self.lock:
-            if not times and self.is_informed:
-                deadline = self._deadline()
-                times += [] if deadline is None else [now + deadline - self._server_time()]
-                times += [self._stuck_since + self.about.patience] if self._stuck else []
+        if not times and self.is_informed:
+            deadline = self._deadline()
+            times += [] if deadline is None else [now + deadline - self._server_time()]
+            times += [self._stuck_since + self.about.patience] if self._stuck else []
         return max(0.01, min(times) - now) if times else None
 
     def _server_time(self) -> float:
@@ -275,7 +282,7 @@ class Follower:
         if not self.is_informed and self._was_over():
             return
         if self.state.final is None:
-            self.state.end_with(Verdict(state=RunState.CANCELLED, reason=f"cancel() was called{' at once' if at_once else ''}"))
+            self._end_with(Verdict(state=RunState.CANCELLED, reason=f"cancel() was called{' at once' if at_once else ''}"))
         elif self._gone_at is None or not at_once:
             return
         self._at_once = at_once
@@ -320,7 +327,9 @@ class Follower:
         Whether no pod is left, by what the server says: one may have been made at the last moment.
         """
         self._gone_at = monotonic() + GONE_SECONDS
-        self.state.take(self._list(PODS))
+        news = self._list(PODS)
+        with self.lock:
+            self.state.take(news)
         if any(self.state.pods[uid].deleted is None for uid in set(self.state.pods) - self.state.gone):
             self._take_away()
         return not self.state.left
@@ -332,10 +341,9 @@ class Follower:
                 return act()
             except EngineError as error:  # noqa: PERF203  # that is what tries are for
                 failures += 1
-                hopeless = isinstance(error, ApiError) and error.status in (401, 403, 404)
-                if hopeless or failures == _TRIES:
+                if (isinstance(error, ApiError) and error.status in _HOPELESS) or failures == _TRIES:
                     raise
-                threading.Event().wait(pause_after(failures))
+                sleep(pause_after(failures))
 
     def _tail(self, pod: Pod) -> str:
         """
