@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 from distrib import replica
 from distrib._outcome import ProcessFailedError, tell_end
 from distrib._report import serving
@@ -89,6 +91,13 @@ def serve() -> None:
     time.sleep(EVER)
 
 
+def serve_among_others() -> None:
+    """Serve, when something else has been written where the first process listens."""
+    number = int(os.environ["DISTRIB_CHANNEL"].partition(":")[0])
+    os.write(number, b'7\n[]\n{}\nhello\n{"kind": "serving"}\n')
+    time.sleep(EVER)
+
+
 def stubborn(folder: str) -> None:
     """Take no notice of SIGTERM, with a process of its own that takes none either."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -124,7 +133,9 @@ def unpicklable() -> Any:
 def where() -> dict[str, Any]:
     """What the process finds."""
     me = replica()
+    lines = psutil.Process(os.getppid()).net_connections()
     return {
+        "listening": [line.laddr.port for line in lines if line.status == psutil.CONN_LISTEN],
         "name": me.name,
         "coordinator": me.is_coordinator,
         "rank": me.rank,

@@ -83,6 +83,8 @@ class StandIn:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.tokens: set[str] | None = None
         self.is_down = False
+        #: How many seconds its clock is ahead of ours.
+        self.ahead = 0.0
         self.keeps_connections = True
         #: Pods that do not go away when they are deleted.
         self.lingering = False
@@ -291,6 +293,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.standin.ahead)
 
     def _do(self) -> None:
         parts = urlsplit(self.path)

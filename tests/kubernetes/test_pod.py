@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -63,7 +64,8 @@ def test_the_function_finds_who_it_is_and_its_framework_s_variables(start: Start
     pods = start(workers(2), acts.where, environment={"TF_CONFIG": "an operator's", "MINE": "kept"})
     seen = value(pods, "worker-1")
     assert (seen["name"], seen["rank"], seen["world"], seen["coordinator"]) == ("worker-1", 1, 2, False)
-    assert value(pods, "worker-0")["coordinator"]
+    lead = value(pods, "worker-0")
+    assert (lead["coordinator"], lead["listening"], seen["listening"]) == (True, [pods.orders.control_port], [])
     assert '"index":1' in seen["environ"]["TF_CONFIG"]
     assert seen["environ"]["MINE"] == "kept"
     assert seen["session"]
@@ -72,7 +74,7 @@ def test_the_function_finds_who_it_is_and_its_framework_s_variables(start: Start
 def test_one_replica_needs_no_line(start: Start) -> None:
     """A single replica listens nowhere and has no TF_CONFIG."""
     seen = value(start(workers(1), acts.where), "worker-0")
-    assert seen["coordinator"]
+    assert (seen["coordinator"], seen["listening"]) == (True, [])
     assert "TF_CONFIG" not in seen["environ"]
 
 
@@ -98,12 +100,12 @@ def test_the_others_get_a_grace_period(start: Start) -> None:
 
 
 def test_services_end_when_the_rest_is_done(start: Start) -> None:
-    """Roles that serve, and replicas that say so, are not waited for."""
-    job = Job("tensorflow", chief=1, worker=1, ps=1)
-    acted = {"chief-0": ("later", 0.5, 1), "worker-0": ("serve",), "ps-0": ("wait",)}
+    """Roles that serve, and replicas that say so, are not waited for, whatever else they write where they say it."""
+    job = Job("tensorflow", chief=1, worker=2, ps=1)
+    acted = {"chief-0": ("later", 0.5, 1), "worker-0": ("serve",), "worker-1": ("serve_among_others",), "ps-0": ("wait",)}
     before = time.monotonic()
     pods = start(job, acts.each, acted, deciders=("chief-0",), grace_period=30.0)
-    assert pods.kinds() == {"chief-0": ("returned", 0), "worker-0": ("stopped", 0), "ps-0": ("stopped", 0)}
+    assert pods.kinds() == {"chief-0": ("returned", 0), **dict.fromkeys(("worker-0", "worker-1", "ps-0"), ("stopped", 0))}
     assert time.monotonic() - before < 25
 
 
@@ -377,6 +379,30 @@ def test_a_peer_whose_name_is_nowhere(start: Start) -> None:
     assert all(code != 0 for _, code in pods.kinds().values())
     texts = " ".join(pods.report(name).text for name in pods.orders.names)
     assert "the name nowhere.invalid cannot be resolved" in texts
+
+
+def test_a_peer_whose_name_comes_later(start: Start, tmp_path: Path) -> None:
+    """Names that are not known yet are asked for again, until they are."""
+    hook, asked, known = tmp_path / "hook", tmp_path / "asked", tmp_path / "known"
+    hook.mkdir()
+    lines = [
+        "import os, socket",
+        "real = socket.getaddrinfo",
+        "def found(host, *args, **named):",
+        "    if host == 'late.invalid':",
+        f"        open({str(asked)!r}, 'a').write('x')",
+        f"        if not os.path.exists({str(known)!r}):",
+        "            raise socket.gaierror(-2, 'not yet')",
+        "    return real('localhost', *args, **named)",
+        "socket.getaddrinfo = found",
+    ]
+    (hook / "sitecustomize.py").write_text("\n".join(lines))
+    cluster = {"worker": ("localhost:1111", "late.invalid:1111")}
+    pods = start(workers(2), acts.give, 1, cluster=cluster, environment={"PYTHONPATH": os.pathsep.join([str(hook), *sys.path])})
+    eventually(lambda: asked.exists() and asked.stat().st_size > 2, 30)
+    assert {process.poll() for process in pods.processes.values()} == {None}
+    known.touch()
+    assert pods.kinds() == {"worker-0": ("returned", 0), "worker-1": ("returned", 0)}
 
 
 def test_a_peer_that_never_comes(tmp_path: Path) -> None:

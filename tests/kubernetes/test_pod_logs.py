@@ -269,9 +269,9 @@ def test_what_is_kept(standin: StandIn) -> None:
     assert list(read_all(Client(), "here", pod_of(version))) == []
 
 
-def test_many_pods_take_little_time(standin: StandIn, shown: Shown, tmp_path: Path) -> None:
+def test_many_pods_at_once(standin: StandIn, shown: Shown) -> None:
     """
-    The logs of many pods are followed at once.
+    The logs of many pods are followed at once: none of them has ended when all have been read.
     """
     names = []
     for index in range(50):
@@ -280,7 +280,7 @@ def test_many_pods_take_little_time(standin: StandIn, shown: Shown, tmp_path: Pa
         names.append(one.data["metadata"]["name"])
     for name in names:
         standin.write(name, b"hello")
-        standin.finish(name)
     eventually(lambda: len(shown.data) == 50)
     assert set(shown.data.values()) == {b"hello\n"}
-    assert _logs.LONGEST_PARTIAL < 1 << 20
+    for name in names:
+        standin.finish(name)

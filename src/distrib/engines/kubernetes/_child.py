@@ -50,6 +50,8 @@ class Child:
         self._rest = b""
         self._ended = asyncio.Event()
         self._code = 0
+        #: Whether the function has returned, whatever its process still does.
+        self.has_returned = False
 
     @property
     def pid(self) -> int:
@@ -133,9 +135,6 @@ class Child:
         # Its value is there: what keeps the process from ending is none of the run's business.
         return self._code == -signal.SIGKILL and self.has_returned
 
-    #: Whether the function has returned, whatever its process still does.
-    has_returned = False
-
     def _made(self, kind: str, code: int, **fields: Any) -> Report:
         return Report(replica=self._name, kind=kind, code=code, time=time.time(), **fields)
 
@@ -159,10 +158,21 @@ class Child:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            with suppress(ValueError):
-                message = json.loads(line)
-                self.has_returned = self.has_returned or message.get("kind") == "returned"
+            message = _message(line)
+            if message is not None:
+                self.has_returned = self.has_returned or message["kind"] == "returned"
                 self._hear(message)
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """
+    What the function's process has sent; None for what none of ours would, since the descriptor is open to whatever the function does.
+    """
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "kind" in message else None
 
 
 def _oom_kills() -> int:
