@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,15 +109,18 @@ class StandIn:
         for error in self._server.errors:
             raise error
 
-    def kubeconfig(self, path: Path, user: dict[str, Any] | None = None, namespace: str = "default") -> str:
-        """Write one that leads here."""
+    def kubeconfig(
+        self, path: Path, user: dict[str, Any] | None = None, namespace: str = "default", others: Mapping[str, StandIn] | None = None
+    ) -> str:
+        """Write one that leads here, and by contexts of their names to *others*."""
+        servers = {"here": self, **(others or {})}
         data = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "here",
-            "clusters": [{"name": "here", "cluster": {"server": self.url}}],
+            "clusters": [{"name": name, "cluster": {"server": server.url}} for name, server in servers.items()],
             "users": [{"name": "me", "user": user or {}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": namespace}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": "me", "namespace": namespace}} for name in servers],
         }
         path.write_text(json.dumps(data), encoding="utf-8")
         return str(path)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from scenes import Pod
 from standin import RefusedError, StandIn, eventually
 
-from distrib.engines.kubernetes import _logs
 from distrib.engines.kubernetes._client import Client
 from distrib.engines.kubernetes._logs import LONGEST_PARTIAL, Channel, Cursor, Logs, read_all
 from distrib.engines.kubernetes._seen import pod_of

@@ -5,11 +5,14 @@ Runs that are followed to their end.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from scenes import START, event, top
 from stage import EVENTS, JOBS, PODS, SECRETS, Stage, ours
@@ -536,20 +539,68 @@ def test_times_are_the_servers(stage: Stage) -> None:
     assert not [each for each in stage.left() if each.startswith(("jobs/", SECRETS))]
 
 
-def test_another_cluster(stage: Stage, standin: StandIn) -> None:
+class TestClusters:
     """
-    Each kubeconfig is asked for its own runs.
+    Two of them.
     """
-    other = StandIn()
-    try:
-        import tempfile
-        from pathlib import Path
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = other.kubeconfig(Path(folder) / "other", namespace="here")
-            run = stage.submit(kubeconfig=path)
-            assert not [where for where, _ in standin.objects if where == JOBS]
-            assert [each.id for each in stage.engine.runs()] == [run.id]
-            run.cancel()
-    finally:
+    @pytest.fixture(name="other")
+    def _other(self, stage: Stage) -> Iterator[StandIn]:  # the stage ends its runs before it is closed
+        other = StandIn()
+        yield other
+        for run in stage.runs:
+            run.cancel(at_once=True)
         other.close()
+
+    def test_kubeconfigs(self, stage: Stage, standin: StandIn, other: StandIn, tmp_path: Path) -> None:
+        """
+        Each kubeconfig is asked for its own runs, those first that are known to have the namespace.
+        """
+        run = stage.submit(kubeconfig=other.kubeconfig(tmp_path / "other", namespace="here"))
+        assert not [where for where, _ in standin.objects if where == JOBS]
+        assert [each.id for each in stage.engine.runs()] == [run.id]
+        standin.requests.clear()
+        assert stage.engine.get_run(run.id).id == run.id
+        assert standin.requests == []
+
+    def test_contexts(self, stage: Stage, standin: StandIn, other: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A context leads to its own cluster, and who has submitted to several lists all of their runs.
+        """
+        monkeypatch.setenv("KUBECONFIG", standin.kubeconfig(tmp_path / "both", others={"there": other}))
+        runs = [stage.submit(), stage.submit(context="there")]
+        assert [[name for where, name in each.objects if where == JOBS] for each in (standin, other)] == [
+            [f"{stage.name(run)}-worker"] for run in runs
+        ]
+        assert {each.id for each in stage.engine.runs()} == {run.id for run in runs}
+        with pytest.raises(LookupError, match="no run is called"):
+            KubernetesEngine().get_run(runs[1].id)
+
+    def test_one_that_cannot_be_asked(
+        self, stage: Stage, standin: StandIn, other: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        The runs of one cluster are found although the other has no credentials, or does not answer; why is told if there are none.
+        """
+        run = stage.submit(kubeconfig=other.kubeconfig(tmp_path / "other"))
+        usual = os.environ["KUBECONFIG"]
+        for is_down, config in ((False, str(tmp_path / "nothing")), (True, usual)):
+            standin.is_down = is_down
+            monkeypatch.setenv("KUBECONFIG", config)
+            assert stage.engine.get_run(run.id).id == run.id
+            assert [each.id for each in stage.engine.runs()] == [run.id]
+            with pytest.raises(LookupError, match=r"no run is called 'none' .*Not asked: .*(no credentials|cannot be reached)"):
+                stage.engine.get_run("kubernetes://here/none")
+            with pytest.raises(EngineError, match=r"no credentials|cannot be reached"):
+                KubernetesEngine().runs()
+        standin.is_down = False
+
+    def test_a_run_without_a_namespace(self, stage: Stage, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        It is listed by another process too, whatever the namespace of the context.
+        """
+        monkeypatch.setenv("KUBECONFIG", standin.kubeconfig(tmp_path / "team", namespace="team-a"))
+        options = {key: value for key, value in stage.job().engine_options["kubernetes"].items() if key != "namespace"}
+        run = stage.submit_job(attrs.evolve(stage.job(), engine_options={"kubernetes": options}))
+        assert run.id.startswith("kubernetes://default/")
+        assert [each.id for each in KubernetesEngine().runs()] == [run.id]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import attrs
+
 from ...engine import Call, Engine
 from ...errors import DistribError, EngineError, SubmitError
 from ._options import KubernetesOptions
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_FORBIDDEN, _ABSENT = 403, 404
+#: Kubeconfig and context.
+Place = tuple[str | None, str | None]
+_USUAL: Place = (None, None)
+#: Where a run is that was told no namespace.
+_UNNAMED: str = attrs.fields(KubernetesOptions).namespace.default
 
 
 class KubernetesEngine(Engine):
@@ -34,8 +40,9 @@ class KubernetesEngine(Engine):
 
     def __init__(self) -> None:
         # Connections are kept: making one, and asking a plug-in for a token, takes longer than most requests.
-        self._clients: dict[tuple[str | None, str | None], Client] = {}
-        self._namespaces: dict[tuple[str | None, str | None], dict[str, None]] = {}
+        self._clients: dict[Place, Client] = {}
+        #: Place -> the namespaces in which runs have been met with.
+        self._namespaces: dict[Place, dict[str, None]] = {}
 
     def plan(self, job: Job, call: Call[R]) -> KubernetesPlan[R]:
         """
@@ -60,53 +67,76 @@ class KubernetesEngine(Engine):
         except EngineError as error:
             raise SubmitError(str(error)) from error
         run = submit(client, plan)
-        self._namespaces[options.kubeconfig, options.context][options.namespace] = None
+        self._namespaces.setdefault((options.kubeconfig, options.context), {})[options.namespace] = None
         return run
 
     def runs(self) -> Sequence[Run[Any]]:
         """
-        All runs in the namespace of the current context, and in those that this process has submitted to; the newest first.
+        All runs in the namespace of the current context and in ``default``, and in those that this process has submitted to or taken
+        up runs from; the newest first. What cannot be asked is left out, unless that is all.
         """
-        from ._client import ApiError
-        from ._run import KubernetesRun
+        from ._client import default_namespace
 
-        self._client(None, None)
         found: list[KubernetesRun[Any]] = []
-        refused: list[ApiError] = []
-        places = [(client, namespace) for which, client in self._clients.items() for namespace in self._namespaces[which]]
-        for client, namespace in places:
+        failures: list[EngineError] = []
+        asked = [
+            (place, namespace)
+            for place, used in self._places().items()
+            for namespace in dict.fromkeys([*used, default_namespace(*place), _UNNAMED])
+        ]
+        for place, namespace in asked:
             try:
-                found += [KubernetesRun(client, about, kind) for about, kind in _find(client, namespace)]
-            except ApiError as error:  # noqa: PERF203  # one of those that somebody else's credentials have led to
-                refused.append(error)
-        if len(refused) == len(places):
-            raise refused[0]
+                found += self._found(place, namespace)
+            except EngineError as error:  # noqa: PERF203  # another's cluster, or a namespace that we may not look into
+                failures.append(error)
+        if len(failures) == len(asked):
+            raise failures[0]
         unique = {run.id: run for run in found}
         return sorted(unique.values(), key=lambda run: run.about.submitted, reverse=True)
 
     def get_run(self, id: str) -> Run[Any]:
         """
-        The run of that id, ``kubernetes://namespace/name``.
+        The run of that id, ``kubernetes://namespace/name``: of one of the clusters that this process has submitted to, else of that of
+        the current context.
         """
-        from ._run import KubernetesRun
-
         namespace, separator, name = id.partition("://")[2].partition("/")
         if not separator or not namespace or not name:
             raise LookupError(f"no run is called {id!r}: write kubernetes://namespace/name")
-        for which, client in [((None, None), self._client(None, None)), *self._clients.items()]:
-            for about, kind in _find(client, namespace, name):
-                self._namespaces[which][namespace] = None
-                return KubernetesRun(client, about, kind)
-        raise LookupError(f"no run is called {name!r} in the namespace {namespace!r}; distrib.runs('kubernetes') lists them all")
+        failures: list[EngineError] = []
+        places = self._places()
+        for place in sorted(places, key=lambda place: namespace not in places[place]):
+            try:
+                run = next(self._found(place, namespace, name), None)
+            except EngineError as error:
+                failures.append(error)
+                continue
+            if run is not None:
+                self._namespaces.setdefault(place, {})[namespace] = None
+                return run
+        if len(failures) == len(places):
+            raise failures[0]
+        more = "".join(f". Not asked: {error}" for error in failures)
+        raise LookupError(f"no run is called {name!r} in the namespace {namespace!r}; distrib.runs('kubernetes') lists them all{more}")
+
+    def _places(self) -> dict[Place, dict[str, None]]:
+        """
+        Who may be asked, and for which namespaces; the current context last, unless it has been used.
+        """
+        return {**self._namespaces, _USUAL: self._namespaces.get(_USUAL, {})}
+
+    def _found(self, place: Place, namespace: str, name: str | None = None) -> Iterator[KubernetesRun[Any]]:
+        from ._run import KubernetesRun
+
+        client = self._client(*place)
+        return (KubernetesRun(client, about, kind) for about, kind in _find(client, namespace, name))
 
     def _client(self, kubeconfig: str | None, context: str | None) -> Client:
-        from ._client import Client, default_namespace
+        from ._client import Client
 
-        which = (kubeconfig, context)
-        if which not in self._clients:
-            self._clients[which] = Client(kubeconfig, context)
-            self._namespaces[which] = {default_namespace(kubeconfig, context): None}
-        return self._clients[which]
+        place = (kubeconfig, context)
+        if place not in self._clients:
+            self._clients[place] = Client(kubeconfig, context)
+        return self._clients[place]
 
 
 def _find(client: Client, namespace: str, name: str | None = None) -> Iterator[tuple[Any, Kind]]:
@@ -124,10 +154,10 @@ def _find(client: Client, namespace: str, name: str | None = None) -> Iterator[t
         try:
             found = client.list(kind, namespace, labelSelector=selector)
         except ApiError as error:
-            if error.status not in (_ABSENT, _FORBIDDEN):
+            if not (error.is_absent or error.is_forbidden):
                 raise
             # The cluster does not have every kind, and a user need not be allowed to see them all.
-            refused += [error] if error.status == _FORBIDDEN else []
+            refused += [error] if error.is_forbidden else []
             continue
         for top in found.get("items") or ():
             about = about_of(top)
