@@ -11,7 +11,7 @@ from typing import Any
 from standin import now
 
 from distrib._outcome import tell
-from distrib.engines.kubernetes._client import EVENTS, JOBS, PODS, Kind
+from distrib.engines.kubernetes._kinds import EVENTS, JOBS, PODS, Kind
 from distrib.engines.kubernetes._report import Report, encode
 from distrib.engines.kubernetes._state import Shape, State
 from distrib.engines.kubernetes._watch import News

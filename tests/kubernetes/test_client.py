@@ -18,7 +18,8 @@ import pytest
 from standin import RefusedError, StandIn
 
 from distrib.engines.kubernetes import _client
-from distrib.engines.kubernetes._client import JOBS, PODS, SECRETS, ApiError, Client, UnreachableError, default_namespace
+from distrib.engines.kubernetes._client import ApiError, Client, UnreachableError, default_namespace
+from distrib.engines.kubernetes._kinds import JOBS, PODS, SECRETS
 from distrib.errors import EngineError, MissingDependencyError
 
 WHERE = "/api/v1/namespaces/here/pods"

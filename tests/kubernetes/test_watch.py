@@ -14,7 +14,8 @@ import pytest
 from standin import RefusedError, StandIn, eventually
 
 from distrib.engines.kubernetes import _watch
-from distrib.engines.kubernetes._client import PODS, Client
+from distrib.engines.kubernetes._client import Client
+from distrib.engines.kubernetes._kinds import PODS
 from distrib.engines.kubernetes._watch import News, Watch, pause_after
 
 WHERE = "/api/v1/namespaces/here/pods"
@@ -37,6 +38,10 @@ class Told:
         news = self.inbox.get(timeout=10)
         return news.change, [data["metadata"]["name"] for data in news.objects]
 
+    def end(self) -> None:
+        """Wait until the watch has ended."""
+        eventually(lambda: not self.watch._thread.is_alive())
+
 
 @pytest.fixture(name="told")
 def _told(standin: StandIn) -> Iterator[Told]:
@@ -46,7 +51,7 @@ def _told(standin: StandIn) -> Iterator[Told]:
     assert told.next() == ("LISTED", ["before"])
     yield told
     told.watch.stop()
-    told.watch.join(5)
+    told.end()
 
 
 def test_changes_are_told(standin: StandIn, told: Told) -> None:
@@ -181,7 +186,7 @@ def test_what_nobody_has_thought_of(standin: StandIn, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Client, "list", lambda *_, **__: {"metadata": 1})
     told = Told()
     assert told.next() == ("REFUSED", [])
-    told.watch.join(5)
+    told.end()
 
 
 def test_what_is_forbidden(standin: StandIn) -> None:
@@ -193,7 +198,7 @@ def test_what_is_forbidden(standin: StandIn) -> None:
     news = told.inbox.get(timeout=10)
     assert news.change == "REFUSED"
     assert "cannot list" in str(news.error)
-    told.watch.join(5)
+    told.end()
     assert told.inbox.empty()
 
 
@@ -224,8 +229,7 @@ def test_stopping_wakes_it(standin: StandIn, told: Told) -> None:
     """
     eventually(lambda: standin.asked()["watch", "pods"])
     told.watch.stop()
-    told.watch.join(5)
-    assert not told.watch._thread.is_alive()
+    told.end()
 
 
 def test_pauses_grow_and_differ() -> None:

@@ -68,14 +68,15 @@ def _is_of_task(function: FunctionType) -> bool:
 
 
 @contextmanager
-def by_value(target: Any) -> Iterator[None]:
+def by_value(target: Any, is_meant: Callable[[str], bool] | None = None) -> Iterator[None]:
     """
-    Have everything of the target's module travel itself, if no other process can import the module.
+    Have everything of the target's module travel itself, if the module is one that *is_meant*: by default, one that no other process
+    can import.
     """
     import cloudpickle
 
     name = getattr(target, "__module__", None)
-    if name in (None, "__main__") or name not in sys.modules or not _is_registrable(name) or _is_importable(name):
+    if name in (None, "__main__") or name not in sys.modules or not _is_registrable(name) or not (is_meant or _is_unknown_elsewhere)(name):
         yield
         return
     cloudpickle.register_pickle_by_value(sys.modules[name])
@@ -83,6 +84,10 @@ def by_value(target: Any) -> Iterator[None]:
         yield
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+def _is_unknown_elsewhere(name: str) -> bool:
+    return not _is_importable(name)
 
 
 def _is_registrable(name: str) -> bool:

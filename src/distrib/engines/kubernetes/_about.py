@@ -32,8 +32,6 @@ class About:
 
         submitted: When, in seconds since the epoch.
 
-        deadline: After how many seconds it is to be stopped; None for never.
-
         grace_period: How long the others may take to end once it is decided.
 
         patience: How long pods may take to start.
@@ -45,7 +43,6 @@ class About:
     namespace: str
     function: str = ""
     submitted: float = 0.0
-    deadline: float | None = None
     grace_period: float = 10.0
     patience: float = 600.0
     clean: str = "Running"
@@ -110,7 +107,7 @@ def about_of(top: Mapping[str, Any]) -> About | None:
             needed=given["needed"],
             deadline=given["deadline"],
         )
-        fields = ("submitted", "deadline", "grace_period", "patience", "clean")
+        fields = ("submitted", "grace_period", "patience", "clean")
         return About(shape=shape, namespace=namespace, function=given["function"], **{name: given[name] for name in fields})
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

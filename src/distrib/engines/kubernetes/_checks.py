@@ -50,7 +50,7 @@ def check(job: Job, options: KubernetesOptions, workload: Workload) -> None:
 
         InvalidJobError: A field is wrong for Kubernetes.
     """
-    workload.resource(job.backend)
+    workload.kind(job.backend)
     for group in job.groups:
         # Said at once: a thousand million addresses would take all memory.
         if group.replicas > MOST_REPLICAS:

@@ -15,14 +15,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from time import sleep, time
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import attrs
 
 from ...errors import EngineError, MissingDependencyError
+from ._kinds import PODS, Kind
 
 # A request that only asks or changes something is answered at once, or it is lost.
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
@@ -30,7 +32,6 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
 _MOST_KEPT = 64
 _CHUNK = 1 << 16
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _TOO_MANY = 401, 403, 404, 409, 429
 # A server that has too much to do is asked as often, and says when: no longer than that is waited.
 _MOST_TRIES, _LONGEST_WAIT = 5, 10.0
 
@@ -60,64 +61,27 @@ class ApiError(EngineError):
         """
         Whether what was asked for does not exist.
         """
-        return self.status == _NOT_FOUND
+        return self.status == HTTPStatus.NOT_FOUND
 
     @property
     def is_forbidden(self) -> bool:
         """
         Whether we may not ask for that.
         """
-        return self.status == _FORBIDDEN
+        return self.status == HTTPStatus.FORBIDDEN
 
     @property
     def is_taken(self) -> bool:
         """
         Whether an object of that name exists already.
         """
-        return self.status == _CONFLICT and self.reason == "AlreadyExists"
+        return self.status == HTTPStatus.CONFLICT and self.reason == "AlreadyExists"
 
 
 class UnreachableError(EngineError):
     """
     The API server did not answer, or the connection to it broke.
     """
-
-
-@attrs.frozen
-class Kind:
-    """
-    A kind of object.
-
-    Args:
-        api_version: Group and version, e.g. ``"kubeflow.org/v1"``; ``"v1"`` for the core.
-
-        plural: Its name in URLs.
-    """
-
-    api_version: str
-    plural: str
-
-    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """
-        Where its objects in *namespace* are, or one of them.
-        """
-        root = "/apis/" if "/" in self.api_version else "/api/"
-        parts = [self.api_version, "namespaces", namespace, self.plural, *([name] if name else []), *([subresource] if subresource else [])]
-        return root + "/".join(quote(part, safe="/") for part in parts)
-
-    @property
-    def group(self) -> str:
-        """
-        The API group, as a Role has it.
-        """
-        return self.api_version.rpartition("/")[0]
-
-
-PODS = Kind("v1", "pods")
-EVENTS = Kind("v1", "events")
-SECRETS = Kind("v1", "secrets")
-SERVICES = Kind("v1", "services")
-JOBS = Kind("batch/v1", "jobs")
 
 
 class Stream:
@@ -313,16 +277,16 @@ class Client:
             return self._send(method, url, what=what, body=body, content=content, timeout=timeout)
 
         response = send()
-        if response.status == _UNAUTHORIZED:  # the credentials have changed, or have expired before their time
+        if response.status == HTTPStatus.UNAUTHORIZED:  # the credentials have changed, or have expired before their time
             with self._lock:
                 self._load()
             response = send()
         for _ in range(_MOST_TRIES - 1):
-            if response.status != _TOO_MANY:
+            if response.status != HTTPStatus.TOO_MANY_REQUESTS:
                 break
             sleep(_asked_to_wait(response))
             response = send()
-        if response.status >= 300:  # noqa: PLR2004  # HTTP's border between success and the rest
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:  # the first that is no success
             raise _refusal(response, what)
         return response
 

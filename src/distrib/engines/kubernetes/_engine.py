@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import attrs
-
 from ...engine import Call, Engine
 from ...errors import DistribError, EngineError, SubmitError
 from ._options import KubernetesOptions
@@ -17,7 +15,8 @@ from ._options import KubernetesOptions
 if TYPE_CHECKING:
     from ..._job import Job
     from ...engine import Plan, Run
-    from ._client import Client, Kind
+    from ._client import Client
+    from ._kinds import Kind
     from ._plan import KubernetesPlan
     from ._run import KubernetesRun
 
@@ -27,7 +26,7 @@ R = TypeVar("R")
 Place = tuple[str | None, str | None]
 _USUAL: Place = (None, None)
 #: Where a run is that was told no namespace.
-_UNNAMED: str = attrs.fields(KubernetesOptions).namespace.default
+_UNNAMED = KubernetesOptions().namespace
 
 
 class KubernetesEngine(Engine):
@@ -172,7 +171,6 @@ def _kinds() -> list[Kind]:
     The kinds of objects that own runs: of all backends that are installed.
     """
     from ..._registry import backends
-    from ._client import Kind
     from .workloads import WORKLOADS
 
     found: dict[Kind, None] = {}
@@ -182,6 +180,5 @@ def _kinds() -> list[Kind]:
             for workload in WORKLOADS.values():
                 if workload.name == "operator" and backend.operator is None:
                     continue
-                resource = workload.resource(backend)
-                found[Kind(resource.api_version, resource.plural)] = None
+                found[workload.kind(backend)] = None
     return list(found)

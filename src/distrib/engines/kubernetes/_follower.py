@@ -17,8 +17,9 @@ import attrs
 from ...engine import RunState
 from ...errors import EngineError, RunFailedError
 from ._about import About
-from ._client import EVENTS, PODS, ApiError, Client, Kind
+from ._client import ApiError, Client
 from ._failure import error_of
+from ._kinds import EVENTS, PODS, Kind
 from ._logs import Logs, read_all
 from ._seen import Pod, seconds_of
 from ._show import Show
@@ -249,7 +250,7 @@ class Follower:
         """
         When we end the run ourselves, by the server's clock: the operator looks at its own only when something happens.
         """
-        seconds = self.about.deadline
+        seconds = self.about.shape.deadline
         if seconds is None or self.state.is_suspended or not self.state.tops:
             return None
         started = self.state.started or min(seconds_of(top.created) for top in self.state.tops.values())
@@ -259,7 +260,7 @@ class Follower:
         deadline = self._deadline()
         if deadline is None or self._server_time() < deadline:
             return None
-        reason = f"DeadlineExceeded: active_deadline_seconds={self.about.deadline:g}"
+        reason = f"DeadlineExceeded: active_deadline_seconds={self.about.shape.deadline:g}"
         return Verdict(state=RunState.FAILED, reason=reason, is_late=True, is_hopeless=True)
 
     def _impatient(self) -> Verdict | None:

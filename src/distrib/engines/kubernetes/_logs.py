@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from time import monotonic, time
 
 from ...errors import EngineError
@@ -22,7 +23,6 @@ from ._watch import pause_after
 #: A line that is longer is given out in pieces.
 LONGEST_PARTIAL = 1 << 16
 _TAIL = 1 << 14
-_BAD_REQUEST, _ABSENT = 400, 404
 # Containers end at some time within the second that Kubernetes tells.
 _SECOND = 1.0
 _FRACTION = slice(19, 29)
@@ -218,9 +218,9 @@ class Reader:
                 failures, complete = 0, was_done or (not self._is_cut and self._has_all(number, time() + self._client.skew))
             except ApiError as error:
                 failures += 1
-                if error.status == _ABSENT or self._gone:
+                if error.is_absent or self._gone:
                     break
-                if error.status != _BAD_REQUEST:
+                if error.status != HTTPStatus.BAD_REQUEST:
                     self._await_change(self._versions, pause_after(failures))
                 elif not self._is_done(number):  # it is being started: its next version will tell more
                     if not self._await_change(seen, None):
@@ -251,10 +251,9 @@ class Reader:
         """
         Whether the log ended because the container did, and not because somebody in between had enough.
         """
-        failures = 1
         while not self._is_done(number) and not self._closed:
             # The end of the container is told by the pod's next version, which is on its way.
-            if not self._await_change(self._versions, pause_after(failures) + _SECOND):
+            if not self._await_change(self._versions, pause_after(1) + _SECOND):
                 return False
         end = self._pod.ends.get(number)
         return end is None or end.time <= when + _SECOND
@@ -385,5 +384,5 @@ def read_all(client: Client, namespace: str, pod: Pod, *, lines: int | None = No
         try:
             yield from client.log(namespace, pod.name, **query).pieces()
         except ApiError as error:
-            if error.status not in (_ABSENT, _BAD_REQUEST):
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST):
                 raise

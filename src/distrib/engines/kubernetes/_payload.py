@@ -10,7 +10,7 @@ import pickletools
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import attrs
 
 from ..._registry import backends
 from ...errors import InvalidJobError, MissingDependencyError, SubmitError
-from .._calls import dump_call, target_of
+from .._calls import by_value, dump_call, target_of
 from .._unpicklable import explain
 from ._bootstrap import CALL_KEY, CODE_KEY, ORDERS_KEY
 from ._pack import is_of_tests, pack_modules
@@ -77,30 +77,12 @@ def _packed(call: Call[Any], job: Job) -> bytes:
 
 def _pickled(call: Call[Any], function: Callable[..., Any]) -> bytes:
     held = io.BytesIO()
-    with _of_tests_by_value(getattr(function, "function", function)):
+    with by_value(getattr(function, "function", function), is_of_tests):  # no pod can import such a module
         try:
             dump_call(*target_of(function, call.args), dict(call.kwargs), file=held)
         except Exception as error:
             raise explain(call, error) from error
     return held.getvalue()
-
-
-@contextmanager
-def _of_tests_by_value(function: Any) -> Iterator[None]:
-    """
-    Have the function travel itself if its module is one that no pod can import.
-    """
-    import cloudpickle
-
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    if module is None or not is_of_tests(module.__name__) or module.__name__ in cloudpickle.list_registry_pickle_by_value():
-        yield
-        return
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _backend(backend: Backend) -> bytes | None:
@@ -112,7 +94,7 @@ def _backend(backend: Backend) -> bytes | None:
     import cloudpickle
 
     try:
-        with _of_tests_by_value(type(backend)):
+        with by_value(type(backend), is_of_tests):
             return bytes(cloudpickle.dumps(backend))
     except Exception as error:
         raise InvalidJobError(

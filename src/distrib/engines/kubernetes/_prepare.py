@@ -29,7 +29,7 @@ from ._orders import Orders
 if TYPE_CHECKING:
     from ...backend import Backend
 
-__all__ = ["Refusal", "await_names", "environment", "fetch", "me_of", "read_orders", "say", "settle"]
+__all__ = ["Refusal", "await_names", "environment", "fetch", "me_of", "read_orders", "settle"]
 
 _RESOLVERS = 16
 _AGAIN_SECONDS = 0.1

@@ -14,9 +14,10 @@ from ...engine import Event, Run, RunStatus
 from ...errors import InvalidJobError, did_you_mean
 from .._patience import Patience
 from ._about import About
-from ._client import EVENTS, PODS, ApiError, Client, Kind
+from ._client import ApiError, Client
 from ._events import events_of
 from ._follower import DRAIN_SECONDS, NOT_NORMAL, Follower
+from ._kinds import EVENTS, PODS, Kind
 from ._logs import LONGEST_PARTIAL, Channel, Logs, read_all
 from ._results import KubernetesResults
 from ._seen import Pod

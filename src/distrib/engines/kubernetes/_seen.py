@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 
+from ._bootstrap import ROLE_VARIABLE
 from ._labels import ROLE_LABEL
 from ._report import Report, decode
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _INDEX_LABELS = ("training.kubeflow.org/replica-index", _INDEX)
-_ROLE_VARIABLE = "DISTRIB_ROLE"
 
 
 @attrs.frozen(kw_only=True)
@@ -276,7 +276,7 @@ def _replica(meta: Mapping[str, Any]) -> str:
 def _container(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     containers = spec.get("containers") or [{}]
     for one in containers:
-        if any(variable.get("name") == _ROLE_VARIABLE for variable in one.get("env") or ()):
+        if any(variable.get("name") == ROLE_VARIABLE for variable in one.get("env") or ()):
             return one  # type: ignore[no-any-return]
     return containers[0]  # type: ignore[no-any-return]
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from ...engine import ReplicaStatus, RunState, RunStatus
-from ._client import EVENTS, PODS
+from ._kinds import EVENTS, PODS
 from ._seen import End, Note, Pod, Top, note_of, pod_of, seconds_of, top_of
 from ._trouble import hopeless_note, hopeless_pod
 from ._watch import News

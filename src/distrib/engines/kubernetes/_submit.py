@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..._cluster import REPLICA_VARIABLE
 from ...errors import EngineError, SubmitError
 from ._about import about_of, annotate
-from ._client import SECRETS, ApiError, Client, Kind, UnreachableError
+from ._client import ApiError, Client, UnreachableError
+from ._kinds import JOBS, SECRETS, SERVICES, TRAINING_RUNTIMES, Kind
 from ._plan import render, secret
 from ._run import KubernetesRun
 
@@ -28,7 +29,7 @@ _NOT_YET = "must be created before the TrainJob"
 #: Seconds after which it is asked again.
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: What else than its top object a run may consist of.
-_PLURALS = {"Service": "services", "Job": "jobs", "TrainingRuntime": "trainingruntimes", "ConfigMap": "configmaps"}
+_BESIDE = {each.kind: each for each in (SECRETS, SERVICES, JOBS, TRAINING_RUNTIMES)}
 #: What a refusal says -> what to do about it; the first that fits.
 _REMEDIES = (
     ("exceeded quota", "Ask for less, wait for other runs to end, or have the namespace's quota raised."),
@@ -156,10 +157,7 @@ class _Creation:
         """
         The kind of an object of the run.
         """
-        if data["kind"] == "Secret":
-            return SECRETS
-        top = self._rendered.workload.resource(self._plan.job.backend)
-        return Kind(data["apiVersion"], top.plural if data["kind"] == top.kind else _PLURALS[data["kind"]])
+        return _BESIDE.get(data["kind"]) or self._rendered.workload.kind(self._plan.job.backend)
 
     def _take_back(self) -> None:
         for kind, name in reversed(self._created):

@@ -15,19 +15,20 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import attrs
 
 from ...errors import EngineError
-from ._client import ApiError, Client, Kind, Stream, UnreachableError
+from ._client import ApiError, Client, Stream, UnreachableError
+from ._kinds import Kind
 
 #: The server ends a watch after this many seconds, and it is resumed.
 WATCH_SECONDS = 3600
 #: Between two tries: doubled each time, from the first to the second, and any part of that.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-_GONE = 410
-_HOPELESS = (401, 403, 404, 405)
+_HOPELESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 # A connection that breaks once is nothing to tell about.
 _WORTH_TELLING = 3
 
@@ -99,12 +100,6 @@ class Watch:
         if stream is not None:
             stream.close()
 
-    def join(self, timeout: float | None = None) -> None:
-        """
-        Wait until it has ended.
-        """
-        self._thread.join(timeout)
-
     def _run(self) -> None:
         while not self._stopped.is_set() and self._goes_on():
             # Not at once, should the server, or something in front of it, end watches as soon as they begin.
@@ -120,7 +115,7 @@ class Watch:
             if error.status in _HOPELESS and not self._was_let:
                 self._tell(News(self.kind, "REFUSED", error=error))
                 return False
-            if error.status == _GONE:
+            if error.status == HTTPStatus.GONE:
                 self._version = ""
             else:  # an API server that is starting, or has too much to do
                 self._failed(error)

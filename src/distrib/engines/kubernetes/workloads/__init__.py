@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ._base import Resource, Setting, Workload
+from ._base import Setting, Workload
 from .job import JobWorkload
 from .jobset import JobSetWorkload
 from .operator import OperatorWorkload
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...._job import Job
     from .._options import KubernetesOptions
 
-__all__ = ["WORKLOADS", "Resource", "Setting", "Workload", "workload_of"]
+__all__ = ["WORKLOADS", "Setting", "Workload", "workload_of"]
 
 #: By what users write as ``workload=``.
 WORKLOADS: Mapping[str, Workload] = {each.name: each for each in (OperatorWorkload(), JobWorkload(), JobSetWorkload(), TrainJobWorkload())}

@@ -12,42 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from ...._cluster import ClusterSpec, Replica
-from .._labels import ABOUT_ANNOTATION, QUEUE_LABEL, ROLE_LABEL, RUN_LABEL
+from .._labels import ABOUT_ANNOTATION, QUEUE_LABEL, RUN_LABEL
 
 if TYPE_CHECKING:
     from ...._job import Job
     from ....backend import Backend
+    from .._kinds import Kind
     from .._options import KubernetesOptions
 
 #: Where replicas find each other if neither the options nor an operator says so.
 DEFAULT_PORT = 2222
 #: What a label, a Service and a host name may have at most.
 LONGEST_NAME = 63
-
-
-@attrs.frozen(kw_only=True)
-class Resource:
-    """
-    A kind of object, as URLs have it.
-
-    Args:
-        api_version: Group and version, e.g. ``"batch/v1"``.
-
-        plural: E.g. ``"jobs"``.
-
-        kind: E.g. ``"Job"``.
-    """
-
-    api_version: str
-    plural: str
-    kind: str
-
-    @property
-    def path(self) -> str:
-        """
-        Where the API server has them, without the namespace: ``"/apis/batch/v1"``.
-        """
-        return f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -110,23 +86,23 @@ class Setting:
         """
         return {RUN_LABEL: self.name}
 
-    def top(self, resource: Resource, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def top(self, kind: Kind, spec: Mapping[str, Any]) -> dict[str, Any]:
         """
         The object that owns the others.
         """
         queue = {} if self.options.queue is None else {QUEUE_LABEL: self.options.queue}
-        made = self.object(resource, self.name, spec)
+        made = self.object(kind, self.name, spec)
         made["metadata"]["labels"] = {**self.labels, **queue}
         if self.about:
             made["metadata"]["annotations"] = {ABOUT_ANNOTATION: self.about}
         return made
 
-    def object(self, resource: Resource, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def object(self, kind: Kind, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """
         An object of the run.
         """
         metadata = {"name": name, "namespace": self.options.namespace, "labels": self.labels}
-        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": dict(spec)}
+        return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": dict(spec)}
 
 
 class Workload(ABC):
@@ -138,13 +114,11 @@ class Workload(ABC):
     name: ClassVar[str]
     #: Where a pod finds its index within its role.
     index_field: ClassVar[str] = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-    #: The label that has it.
-    index_label: ClassVar[str] = "batch.kubernetes.io/job-completion-index"
     #: The longest thing that is named after a role's replicas, ``{role}`` and ``{index}`` being the role's and its last replica's.
     suffix: ClassVar[str] = "-{role}-{index}"
 
     @abstractmethod
-    def resource(self, backend: Backend) -> Resource:
+    def kind(self, backend: Backend) -> Kind:
         """
         The kind of the object that owns the others.
         """
@@ -194,12 +168,3 @@ class Workload(ABC):
         The object that owns the others, and that goes last.
         """
         return objects[0]
-
-    def replica_of(self, pod: Mapping[str, Any]) -> tuple[str, int] | None:
-        """
-        Role and index of a pod, as the API server shows it; None if it is no replica of a run of ours.
-        """
-        labels = pod.get("metadata", {}).get("labels") or {}
-        annotations = pod.get("metadata", {}).get("annotations") or {}
-        index = labels.get(self.index_label) or annotations.get(self.index_label) or ""
-        return (labels[ROLE_LABEL], int(index)) if ROLE_LABEL in labels and index.isdecimal() else None

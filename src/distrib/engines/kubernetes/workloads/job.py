@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ....errors import UnsupportedError
-from ._base import Resource, Setting, Workload
+from .._kinds import JOBS, SERVICES, Kind
+from ._base import Setting, Workload
 from ._jobs import check_jobs, check_scope, job_spec
 from ._pods import CONTROL_PORT
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from ...._job import Job
     from ....backend import Backend
     from .._options import KubernetesOptions
-
-_JOB = Resource(api_version="batch/v1", plural="jobs", kind="Job")
-_SERVICE = Resource(api_version="v1", plural="services", kind="Service")
 
 
 class JobWorkload(Workload):
@@ -27,11 +25,11 @@ class JobWorkload(Workload):
 
     name = "job"
 
-    def resource(self, backend: Backend) -> Resource:  # noqa: ARG002  # the same for all
+    def kind(self, backend: Backend) -> Kind:  # noqa: ARG002  # the same for all
         """
         A Job.
         """
-        return _JOB
+        return JOBS
 
     def hosts(self, setting: Setting, role: str, count: int) -> list[str]:
         """
@@ -45,12 +43,12 @@ class JobWorkload(Workload):
         """
         first = setting.coordinator.role
         others = [group.role for group in setting.job.groups if group.role != first]
-        top = setting.top(_JOB, self._spec(setting, first))
+        top = setting.top(JOBS, self._spec(setting, first))
         top["metadata"]["name"] = f"{setting.name}-{first}"
         if setting.job.run_policy.ttl_seconds_after_finished is not None:
             # All of the run goes with it.
             top["spec"]["ttlSecondsAfterFinished"] = setting.job.run_policy.ttl_seconds_after_finished
-        jobs = [setting.object(_JOB, f"{setting.name}-{role}", self._spec(setting, role)) for role in others]
+        jobs = [setting.object(JOBS, f"{setting.name}-{role}", self._spec(setting, role)) for role in others]
         return (top, self._service(setting), *jobs)
 
     def check(self, job: Job, options: KubernetesOptions) -> None:
@@ -76,4 +74,4 @@ class JobWorkload(Workload):
         ports = [{"name": "replicas", "port": setting.port}, {"name": CONTROL_PORT, "port": setting.options.control_port}]
         # Replicas look for each other before they are ready for anybody else.
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": setting.labels, "ports": ports}
-        return setting.object(_SERVICE, setting.name, spec)
+        return setting.object(SERVICES, setting.name, spec)

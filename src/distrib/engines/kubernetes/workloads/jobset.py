@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ...._fields import INT32
 from ...._model import RestartPolicy, RestartScope
 from ....manifests import restart_policy
-from ._base import Resource, Setting, Workload
+from .._kinds import JOB_SETS, Kind
+from ._base import Setting, Workload
 from ._jobs import check_jobs, job_spec, restartable
 
 if TYPE_CHECKING:
     from ...._job import Job
     from ....backend import Backend
     from .._options import KubernetesOptions
-
-_JOB_SET = Resource(api_version="jobset.x-k8s.io/v1alpha2", plural="jobsets", kind="JobSet")
 
 
 class JobSetWorkload(Workload):
@@ -28,11 +27,11 @@ class JobSetWorkload(Workload):
     name = "jobset"
     suffix = "-{role}-0-{index}-xxxxx"
 
-    def resource(self, backend: Backend) -> Resource:  # noqa: ARG002  # the same for all
+    def kind(self, backend: Backend) -> Kind:  # noqa: ARG002  # the same for all
         """
         A JobSet.
         """
-        return _JOB_SET
+        return JOB_SETS
 
     def hosts(self, setting: Setting, role: str, count: int) -> list[str]:
         """
@@ -48,7 +47,7 @@ class JobSetWorkload(Workload):
         spec = job_set_spec(setting)
         if policy.suspend:
             spec["suspend"] = True
-        return (setting.top(_JOB_SET, spec),)
+        return (setting.top(JOB_SETS, spec),)
 
     def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
         """

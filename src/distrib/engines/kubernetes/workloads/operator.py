@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...._model import RestartPolicy
 from ....errors import UnsupportedError
 from ....manifests import restart_policy
-from ._base import Resource, Setting, Workload
+from .._kinds import Kind
+from ._base import Setting, Workload
 from ._jobs import restartable
 from ._pods import dressed
 
@@ -26,14 +27,13 @@ class OperatorWorkload(Workload):
 
     name = "operator"
     index_field = "metadata.labels['training.kubeflow.org/replica-index']"
-    index_label = "training.kubeflow.org/replica-index"
 
-    def resource(self, backend: Backend) -> Resource:
+    def kind(self, backend: Backend) -> Kind:
         """
         What the backend says.
         """
         operator = _operator(backend)
-        return Resource(api_version=operator.api_version, plural=operator.plural, kind=operator.kind)
+        return Kind(operator.api_version, operator.plural, operator.kind)
 
     def container(self, backend: Backend) -> str:
         """
@@ -67,7 +67,7 @@ class OperatorWorkload(Workload):
             replicas["template"] = dressed(setting, group.role, replicas["template"])
             if setting.job.world_size > 1:
                 _check_probe(replicas["template"], operator.container)
-        return (setting.top(self.resource(backend), spec),)
+        return (setting.top(self.kind(backend), spec),)
 
     def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
         """

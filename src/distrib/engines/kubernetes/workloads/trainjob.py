@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ....errors import UnsupportedError
-from ._base import Resource, Setting
+from .._kinds import TRAIN_JOBS, TRAINING_RUNTIMES, Kind
+from ._base import Setting
 from .jobset import JobSetWorkload, job_set_spec
 
 if TYPE_CHECKING:
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
     from ....backend import Backend
     from .._options import KubernetesOptions
 
-_GROUP = "trainer.kubeflow.org"
-_TRAIN_JOB = Resource(api_version=f"{_GROUP}/v1alpha1", plural="trainjobs", kind="TrainJob")
-_RUNTIME = Resource(api_version=f"{_GROUP}/v1alpha1", plural="trainingruntimes", kind="TrainingRuntime")
 #: Which of the Jobs the trainer counts the nodes of.
-_TRAINS = {f"{_GROUP}/trainjob-ancestor-step": "trainer"}
+_TRAINS = {f"{TRAIN_JOBS.group}/trainjob-ancestor-step": "trainer"}
 
 
 class TrainJobWorkload(JobSetWorkload):
@@ -29,11 +27,11 @@ class TrainJobWorkload(JobSetWorkload):
 
     name = "trainjob"
 
-    def resource(self, backend: Backend) -> Resource:  # noqa: ARG002  # the same for all
+    def kind(self, backend: Backend) -> Kind:  # noqa: ARG002  # the same for all
         """
         A TrainJob.
         """
-        return _TRAIN_JOB
+        return TRAIN_JOBS
 
     def objects(self, setting: Setting) -> tuple[dict[str, Any], ...]:
         """
@@ -46,13 +44,13 @@ class TrainJobWorkload(JobSetWorkload):
             if each["name"] == trainer:
                 each["template"]["metadata"] = {"labels": dict(_TRAINS)}
         policy = {"numNodes": job.group(trainer).replicas}
-        runtime = setting.object(_RUNTIME, setting.name, {"mlPolicy": policy, "template": {"spec": template}})
-        spec: dict[str, Any] = {"runtimeRef": {"apiGroup": _GROUP, "kind": _RUNTIME.kind, "name": setting.name}}
+        runtime = setting.object(TRAINING_RUNTIMES, setting.name, {"mlPolicy": policy, "template": {"spec": template}})
+        spec: dict[str, Any] = {"runtimeRef": {"apiGroup": TRAINING_RUNTIMES.group, "kind": TRAINING_RUNTIMES.kind, "name": setting.name}}
         if job.run_policy.suspend:
             spec["suspend"] = True
         if job.run_policy.active_deadline_seconds is not None:
             spec["activeDeadlineSeconds"] = job.run_policy.active_deadline_seconds
-        return (runtime, setting.top(_TRAIN_JOB, spec))
+        return (runtime, setting.top(TRAIN_JOBS, spec))
 
     def owner(self, objects: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         """
