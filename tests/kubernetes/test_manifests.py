@@ -123,8 +123,9 @@ def _clean(sight: Sight) -> None:
     policy = sight.job.run_policy.clean_pod_policy
     if sight.is_operators:
         _equal(sight.top["spec"]["runPolicy"]["cleanPodPolicy"], policy.value)
-    else:
-        assert policy is not CleanPodPolicy.ALL, "Jobs keep the pods that have ended"
+        return
+    assert policy is not CleanPodPolicy.ALL, "Jobs keep the pods that have ended"
+    assert sight.top["kind"] == "Job" or policy is CleanPodPolicy.RUNNING, "a JobSet deletes those that still run"
 
 
 def _of_the_policy(sight: Sight, ours: str, wire: str, of_jobs: str | None) -> None:
@@ -375,17 +376,21 @@ POLICIES: Mapping[str, dict[str, Any]] = {
         "suspend": True,
         "scheduling_policy": {"min_available": 2, "queue": "q", "min_resources": {"cpu": 3}, "priority_class": "p"},
     },
-    "job": {"ttl_seconds_after_finished": 60, "active_deadline_seconds": 3600, "backoff_limit": 4, "suspend": True},
+    "job": {
+        "clean_pod_policy": "None",
+        "ttl_seconds_after_finished": 60,
+        "active_deadline_seconds": 3600,
+        "backoff_limit": 4,
+        "suspend": True,
+    },
     "jobset": {"restart_scope": "Job", "backoff_limit": 2, "ttl_seconds_after_finished": 60, "active_deadline_seconds": 5, "suspend": True},
-    "trainjob": {"restart_scope": "Job", "backoff_limit": 2, "active_deadline_seconds": 5, "suspend": True, "clean_pod_policy": "None"},
+    "trainjob": {"restart_scope": "Job", "backoff_limit": 2, "active_deadline_seconds": 5, "suspend": True},
 }
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
-@pytest.mark.parametrize("restart_policy", ["Never", "OnFailure", "ExitCode"])
-def test_everything_at_once(workload: str, restart_policy: str) -> None:
+def everything(workload: str, restart_policy: str = "OnFailure") -> KubernetesPlan[Any]:
     """
-    One job with every field set is accepted by each workload, and all of it rendered.
+    One job with every field set.
     """
     policy = dict(POLICIES[workload])
     if restart_policy == "ExitCode" and workload == "operator":
@@ -393,7 +398,16 @@ def test_everything_at_once(workload: str, restart_policy: str) -> None:
     options = {"scheduler": "volcano", "port": 4000, "image_pull_policy": "Always", "queue": None if workload == "job" else "q"}
     group = {**GROUP, "restart_policy": restart_policy}
     job = Job("tensorflow", worker=group, ps={"replicas": 1, "restart_policy": "Never"}, run_policy=policy, **EVERYTHING)
-    check(plan_of(job, workload=workload, **options))
+    return plan_of(job, workload=workload, **options)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("restart_policy", ["Never", "OnFailure", "ExitCode"])
+def test_everything_at_once(workload: str, restart_policy: str) -> None:
+    """
+    It is accepted by each workload, and all of it rendered.
+    """
+    check(everything(workload, restart_policy))
 
 
 def test_shared_memory_is_no_amount_of_the_scheduler() -> None:

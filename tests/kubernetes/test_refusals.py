@@ -193,6 +193,16 @@ JOBS = (
     *WORDS_OF_OPERATORS,
     cannot("restarting all by Jobs", policy(restart_scope="Job"), "run_policy.restart_scope", "jobset", options={"workload": "job"}),
     cannot("queueing role by role", {"chief": 1, "worker": 1}, "kubernetes.queue", "jobset", options={"workload": "job", "queue": "q"}),
+    *(
+        cannot(
+            f"leaving pods of a {workload} as they are",
+            policy(clean_pod_policy="None"),
+            "run_policy.clean_pod_policy",
+            "'workload': 'job'",
+            options={"workload": workload},
+        )
+        for workload in ("jobset", "trainjob")
+    ),
     cannot(
         "a TrainJob that goes by itself",
         policy(ttl_seconds_after_finished=1),

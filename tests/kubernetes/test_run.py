@@ -14,11 +14,11 @@ from typing import Any
 
 import attrs
 import pytest
-from scenes import START, event, top
+from scenes import START, Pod, event, raised, top
 from stage import EVENTS, JOBS, PODS, SECRETS, Stage, ours
 from standin import RefusedError, StandIn, eventually, now
 
-from distrib import RunState
+from distrib import Job, RunState
 from distrib.engines.kubernetes import _follower, _watch
 from distrib.engines.kubernetes._engine import KubernetesEngine
 from distrib.errors import EngineError, InvalidJobError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
@@ -109,6 +109,24 @@ class TestEnds:
         stage.give("worker-0", 1)
         assert run.result(PATIENCE) == 1
         assert run.status().replicas["worker-1"].state == "Stopped"
+
+    @pytest.mark.parametrize("policy", ["Running", "None"])
+    def test_what_has_not_started(self, stage: Stage, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+        """
+        Once a run of Jobs has failed, a pod that waits for its place gets none: nobody would take it away from there again.
+        """
+        monkeypatch.setattr(_follower, "SETTLE_SECONDS", 0.0)
+        options = stage.job(grace_period=0.1).engine_options
+        run = stage.submit_job(Job("tensorflow", chief=1, worker=1, run_policy={"clean_pod_policy": policy}, engine_options=options))
+        name = stage.name(run)
+        chief, worker = (Pod(each, uid=f"{name}-{each}", run=name) for each in ("chief-0", "worker-0"))
+        stage.standin.put(PODS, chief.unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu."))
+        stage.standin.put(PODS, worker.ended(1, raised("worker-0")))
+        error = run.exception(PATIENCE)
+        assert isinstance(error, ReplicaFailedError)
+        assert error.replica == "worker-0"
+        suspended = {each: stage.standin.objects[JOBS, f"{name}-{each}"]["spec"].get("suspend", False) for each in ("chief", "worker")}
+        assert suspended == {"chief": policy == "Running", "worker": False}
 
 
 class TestTrouble:

@@ -19,7 +19,7 @@ from ...errors import EngineError, RunFailedError
 from ._about import About
 from ._client import ApiError, Client
 from ._failure import error_of
-from ._kinds import EVENTS, PODS, Kind
+from ._kinds import EVENTS, JOBS, PODS, Kind
 from ._logs import Logs, read_all
 from ._seen import Pod, seconds_of
 from ._show import Show
@@ -142,6 +142,7 @@ class Follower:
     def _run(self) -> None:
         try:
             verdict = self._follow()
+            self._clean_up()
             if self._logs is not None:
                 self._logs.drain(DRAIN_SECONDS)
             self.error = error_of(self.state, verdict, namespace=self.about.namespace, tail=self._tail)
@@ -276,6 +277,20 @@ class Follower:
             "If it only needs longer, set kubernetes={'patience': …}"
         )
         return Verdict(state=RunState.FAILED, reason=reason, is_hopeless=True)
+
+    def _clean_up(self) -> None:
+        """
+        Have nothing more of a run that is over started. Operators and JobSets see to that; Jobs know nothing of each other, and a pod
+        that still waits for its place would get it some time, and hold it for nothing.
+        """
+        if self.top != JOBS or self.about.clean == "None" or self._gone_at is not None:
+            return
+        roles = {name.rpartition("-")[0] for name in self.about.shape.names if self.state.last_end(name) is None}
+        for role in roles:
+            top = self.state.tops.get(f"{self.about.shape.run}-{role}")
+            if top is not None and top.name not in self.state.gone_tops and not top.has("Failed", "Complete"):
+                with suppress(EngineError):  # the run has its end, whatever becomes of that
+                    self.client.patch(JOBS, self.about.namespace, top.name, {"spec": {"suspend": True}})
 
     # Taking the run away
 

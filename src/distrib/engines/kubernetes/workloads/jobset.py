@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...._fields import INT32
-from ...._model import RestartPolicy, RestartScope
+from ...._model import CleanPodPolicy, RestartPolicy, RestartScope
+from ....errors import UnsupportedError
 from ....manifests import restart_policy
 from .._kinds import JOB_SETS, Kind
 from ._base import Setting, Workload
@@ -51,9 +52,15 @@ class JobSetWorkload(Workload):
 
     def check(self, job: Job, options: KubernetesOptions) -> None:  # noqa: ARG002  # it has no say here
         """
-        Refuse what Jobs cannot do.
+        Refuse what Jobs cannot do, and what the JobSet controller does whatever it is told.
         """
-        check_jobs(job, "kubernetes.workload='jobset'")
+        check_jobs(job, f"kubernetes.workload={self.name!r}")
+        if job.run_policy.clean_pod_policy is CleanPodPolicy.NONE:
+            raise UnsupportedError(
+                "run_policy.clean_pod_policy='None': a JobSet that fails deletes the pods that still run. "
+                "Leave it out, or run plain Jobs: kubernetes={'workload': 'job'}.",
+                field="run_policy.clean_pod_policy",
+            )
 
 
 def job_set_spec(setting: Setting) -> dict[str, Any]:
