@@ -249,7 +249,7 @@ class TestTrouble:
         """
         stage.standin.refusals["list", "pods"] = [RefusedError(403, "Forbidden", 'User "me" cannot list resource "pods"')]
         run = stage.submit()
-        with pytest.raises(RunFailedError, match='cannot list resource "pods"'):
+        with pytest.raises(RunFailedError, match=r'cannot list resource "pods".*a Role that may list and watch pods and jobs'):
             run.result(PATIENCE)
         assert any(each.startswith("jobs/") for each in stage.left())
 

@@ -95,7 +95,7 @@ def test_all_is_taken_back(stage: Stage, verb: str, plural: str, answer: tuple[i
         ('secrets "x" is forbidden: exceeded quota: small', "Ask for less"),
         ('failed calling webhook "v": connection refused', "is it running?"),
         ("the server could not find the requested resource", "workload"),
-        ('secrets is forbidden: User "me" cannot create resource "secrets"', "docs/how-to/kubernetes.md"),
+        ('secrets is forbidden: User "me" cannot create resource "secrets"', "Have a Role granted"),
         ("etcdserver: request is too large", "storage"),
         ('strict decoding error: unknown field "spec.template.spec.tolerationz"', "A slip in pod_patch"),
         ('namespaces "here" not found', "Create the namespace"),

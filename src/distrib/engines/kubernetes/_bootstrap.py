@@ -58,8 +58,8 @@ try:
     import distrib
 except ImportError as error:
     refuse("the image has no distrib for %s (%s). Install it there from a wheel: add 'COPY dist/distrib-*.whl /tmp/' and "
-           "'RUN python -m pip install --no-cache-dir /tmp/distrib-*.whl' to its Containerfile; docs/how-to/install.md makes the wheel."
-           % (sys.executable, error))
+           "'RUN python -m pip install --no-cache-dir /tmp/distrib-*.whl' to its Containerfile; the wheel is made from a checkout of "
+           "distrib, by 'python -m pip wheel --no-deps --wheel-dir dist CHECKOUT'." % (sys.executable, error))
 try:
     from distrib.engines.kubernetes._pod import main
 except ImportError as error:

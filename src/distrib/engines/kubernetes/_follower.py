@@ -183,7 +183,8 @@ class Follower:
     def _take(self, news: News) -> None:
         if news.change == "REFUSED" and news.kind != EVENTS:  # events only explain
             raise RunFailedError(
-                f"the run cannot be followed: {news.error}. What it needs is in docs/how-to/kubernetes.md; it goes on by itself."
+                f"the run cannot be followed: {news.error}. That takes a Role that may list and watch pods and {self.top.plural}; "
+                "the run goes on by itself."
             )
         if self._show is not None:
             self._show.news(news)

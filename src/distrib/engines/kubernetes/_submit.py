@@ -30,6 +30,10 @@ _NOT_YET = "must be created before the TrainJob"
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: What else than its top object a run may consist of.
 _BESIDE = {each.kind: each for each in (SECRETS, SERVICES, JOBS, TRAINING_RUNTIMES)}
+_ROLE = (
+    "Have a Role granted that may create, patch and delete secrets and jobs or the operator's kind, create and delete services, list and "
+    "watch pods and the workload, and get pods/log."
+)
 #: What a refusal says -> what to do about it; the first that fits.
 _REMEDIES = (
     ("exceeded quota", "Ask for less, wait for other runs to end, or have the namespace's quota raised."),
@@ -40,8 +44,8 @@ _REMEDIES = (
     ("too long", "Let large arguments and code go through a storage: kubernetes={'storage': 's3://…'}."),
     ("could not find the requested resource", "Its controller is not installed in the cluster; kubernetes={'workload': 'job'} needs none."),
     ("unknown field", "A slip in pod_patch, affinity or security_context, or the cluster is too old to know it."),
-    ("cannot create resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
-    ("cannot patch resource", "Have the Role granted that docs/how-to/kubernetes.md shows."),
+    ("cannot create resource", _ROLE),
+    ("cannot patch resource", _ROLE),
     ("denied the request", "An admission webhook of the cluster does not allow it."),
 )
 
