@@ -16,7 +16,8 @@ from distrib import RunPolicy, distributed, replica
     framework="tensorflow",
     # Killed by a signal, a worker is started again; after an exception of its own it is not.
     worker={"replicas": 2, "restart_policy": "ExitCode"},
-    # One worker alone could not rejoin the others: they train in step, so all of them start again.
+    # One worker alone could not rejoin the others: they train in step, so all of them start again. On Kubernetes a JobSet or a TrainJob
+    # does that: .on("kubernetes", workload="jobset").
     run_policy=RunPolicy(restart_scope="Job", backoff_limit=3),
     env={"TF_CPP_MIN_LOG_LEVEL": "2"},
 )
