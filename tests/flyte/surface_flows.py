@@ -62,6 +62,17 @@ def ours(x: int, note: str = "n") -> int:
     return x * replica().world_size
 
 
+wider = ours.options(worker=8)
+
+
+@workflow
+def wide_flow(x: int) -> int:
+    """
+    Of a task with another job.
+    """
+    return wider(x=x)
+
+
 @task(task_config=JOB, **SETTINGS)
 def flytes(x: int, note: str = "n") -> int:
     """

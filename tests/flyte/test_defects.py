@@ -7,7 +7,7 @@ What takes pods, replicas or an import to be seen is shown elsewhere:
 - 12 all replicas upload their outputs, and the last one wins: ``test_pods.test_only_the_coordinators_outputs_are_kept``
 - 13 after an exception the others wait for the replica: ``test_pods.test_a_failure_of_any_replica_reaches_flyte``
 - 14, 15 an end without outputs told where it is taken for an error: the same of 12, and all of ``test_local``
-- 19 of several nodes with other configs: ``test_surface.test_a_node_has_settings_of_its_own`` has what can be had of one task
+- 19 another config for one node changes those of all workflows: ``test_surface.test_a_node_has_settings_of_its_own``
 - 21 a variable stays behind: ``test_compat_tasks.test_one_elastic_node_trains_here``
 - 26 alone where no plug-in is enabled: ``test_pods.test_a_pod_that_is_alone_does_not_train``
 - 27 functions of other modules: ``test_surface.test_functions_of_other_modules_are_tasks_of_the_one_that_decorates``
@@ -30,7 +30,7 @@ import attrs
 import flytekitplugins.kfpytorch.task as their_pytorch
 import flytekitplugins.kftensorflow.task as their_tensorflow
 import pytest
-from flytekit import PodTemplate, Resources, task
+from flytekit import PodTemplate, Resources, task, workflow
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.image_spec import ImageSpec
 from flytekit.tools.translator import get_serializable
@@ -125,10 +125,16 @@ def of_shared_template(by: SimpleNamespace) -> int:
 
 def of_override(by: SimpleNamespace) -> tuple[str, int]:
     """
-    The type and the nodes of a task whose config flytekit's ``with_overrides`` has replaced.
+    The type and the nodes of a task once a workflow has given its node another config.
     """
     of = made(by.torch.Elastic(nnodes=1))
-    of._task_config = by.torch.Elastic(nnodes=4)
+
+    @workflow
+    def flow(x: int) -> int:
+        node: int = of(x=x).with_overrides(task_config=by.torch.Elastic(nnodes=4))
+        return node
+
+    flow.compile()
     return of.task_type, of.get_custom(SETTINGS)["elasticConfig"]["maxReplicas"]
 
 
@@ -234,7 +240,7 @@ DEFECTS = [
     ),
     Defect(18, "a pod template of two tasks", of_shared_template, error("ValueError"), 0),
     Defect(20, "one node, as a text", lambda by: made(by.torch.Elastic(nnodes="1")).task_type, "pytorch", "python-task"),
-    Defect(20, "another number of nodes", of_override, ("python-task", 1), ("pytorch", 4)),
+    Defect(20, "another number of nodes", of_override, ("python-task", 1), error("InvalidJobError: .*Make another task")),
     Defect(
         20,
         "as many processes as devices",

@@ -307,10 +307,10 @@ def test_labels_and_annotations_are_the_tasks():
     assert idl(ours.metadata.to_taskmetadata_model())["metadata"] == given
 
 
-@pytest.mark.parametrize("overrides", [{"retries": 5}, {"task_config": Job("tensorflow", worker=7, local=flows.QUIET)}])
-def test_a_node_has_settings_of_its_own(overrides):
+def test_a_node_has_settings_of_its_own():
     """
-    ``with_overrides`` changes what Flyte is told; another job, everything that depends on it.
+    ``with_overrides`` changes what Flyte is told of a node. Another job needs another task: flytekit would change that of all
+    workflows, and none of its pods.
     """
 
     def train(x: int) -> int:
@@ -319,14 +319,27 @@ def test_a_node_has_settings_of_its_own(overrides):
     train = distributed(framework="tensorflow", worker=2, local=flows.QUIET)(train)
 
     @workflow
-    def flow(x: int) -> int:
-        return train(x=x).with_overrides(**overrides)
+    def again(x: int) -> int:
+        return train(x=x).with_overrides(retries=5)
 
-    node = flow.nodes[0]
-    if "retries" in overrides:
-        assert template(flow)["template"]["nodes"][0]["metadata"]["retries"]["retries"] == 5
-    else:
-        assert node.flyte_entity.get_custom(SETTINGS)["workerReplicas"]["replicas"] == 7
+    @workflow
+    def wider(x: int) -> int:
+        return train(x=x).with_overrides(task_config=Job("tensorflow", worker=7))
+
+    assert template(again)["template"]["nodes"][0]["metadata"]["retries"]["retries"] == 5
+    with pytest.raises(InvalidJobError, match=r"Make another task .* wider = train\.options\(worker=8\)"):
+        template(wider)
+    assert again.nodes[0].flyte_entity.get_custom(SETTINGS)["workerReplicas"]["replicas"] == 2
+
+
+def test_another_job_is_another_task():
+    """
+    A copy with another job, in a variable of its own, is a task with a name of its own, which its pods find.
+    """
+    told = {of.name: of.get_custom(SETTINGS)["workerReplicas"]["replicas"] for of in (flows.ours, flows.wider)}
+    assert told == {"surface_flows.ours": 2, "surface_flows.wider": 8}
+    assert flows.wider.task_resolver.load_task(flows.wider.get_command(SETTINGS)[-4:]) is flows.wider
+    assert template(flows.wide_flow)["template"]["nodes"][0]["taskNode"]["referenceId"]["name"] == "surface_flows.wider"
 
 
 def test_an_ordinary_task_has_what_its_only_group_has():

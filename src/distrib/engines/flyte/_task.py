@@ -53,9 +53,25 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
         return job
 
     @property
+    def _task_config(self) -> Any:
+        return vars(self)["_task_config"]
+
+    @_task_config.setter
+    def _task_config(self, config: Any) -> None:
+        # flytekit's with_overrides() would change the task of all workflows, and none of its pods, which read the job from the module.
+        if "_task_config" in vars(self):
+            raise InvalidJobError(
+                "task_config: the pods of a task have the one that it was made with. Make another task of the function at the top of the "
+                "module, as in wider = train.options(worker=8) or wider = task(task_config=...)(train.task_function), and call that.",
+                field="task_config",
+                value=config,
+            )
+        vars(self)["_task_config"] = config
+
+    @property
     def job(self) -> Job:
         """
-        What is to run: flytekit may have changed it since, by ``with_overrides(task_config=...)``.
+        What is to run.
         """
         return self._job_of(self.task_config)
 
