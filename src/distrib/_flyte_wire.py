@@ -8,11 +8,13 @@ differs from them only there cannot be said, and is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RestartScope, RunPolicy, SuccessPolicy
+from ._model import CleanPodPolicy, ReplicaGroup, Resources, RestartPolicy, RunPolicy, SuccessPolicy
 from ._quantity import nano
 from .errors import UnsupportedError
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_alone", "group", "run_policy"]
 
-#: What of a group, a run policy or the resources reaches Flyte; the rest of their fields is refused by :func:`check`.
+#: What of a group, a run policy or the resources reaches Flyte; of the rest, :func:`check` refuses all but the default.
 GROUP_FIELDS = ("role", "replicas", "image", "requests", "limits", "restart_policy")
 RUN_POLICY_FIELDS = ("clean_pod_policy", "ttl_seconds_after_finished", "active_deadline_seconds", "backoff_limit")
 #: Our field -> the name that Flyte has for it. ``shared_memory`` is the task's own, the same for all groups.
@@ -50,13 +52,22 @@ _REMEDIES: Mapping[str, str] = {
     "labels": "Write flyte={'labels': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
     "annotations": "Write flyte={'annotations': ...} for the job's, or flyte={'pod_template': ...} for those of all pods.",
 }
+_TEMPLATE = "Write it into flyte={'pod_template': ...}, for all replicas alike."
+#: Likewise of the run policy.
+_RUN_POLICY_REMEDIES: Mapping[str, str] = {
+    "suspend": "Flyte starts what it is given. Write flyte={'labels': ...} for a queue to hold it.",
+    "restart_scope": "Write flyte={'retries': ...}: Flyte then starts all again.",
+    "success_policy": "There, the chief decides, or without one worker 0. Leave the policy out, and have worker 0 return last.",
+    "scheduling_policy": "Write flyte={'pod_template': ...} with a scheduler's name.",
+}
+#: What Flyte does when it is told nothing, where that is not our default alone.
+_UNTOLD: Mapping[str, tuple[object, ...]] = {"success_policy": (None, SuccessPolicy.DEFAULT)}
 #: What to write instead where there is no operator.
 _ALONE: Mapping[str, str] = {
     "ttl_seconds_after_finished": "Flyte takes the pod away itself: leave it out.",
     "active_deadline_seconds": "Write flyte={'timeout': ...}.",
     "backoff_limit": "Write flyte={'retries': ...}.",
 }
-_TEMPLATE = "Write it into flyte={'pod_template': ...}, for all replicas alike."
 
 
 def check(job: Job) -> None:
@@ -68,22 +79,7 @@ def check(job: Job) -> None:
     """
     for each in job.groups:
         _check_group(each)
-    policy = job.run_policy
-    if policy.suspend:
-        raise _refusal("run_policy.suspend", True, "Flyte starts what it is given. Write flyte={'labels': ...} for a queue to hold it.")
-    if policy.restart_scope is not RestartScope.REPLICA:
-        raise _refusal("run_policy.restart_scope", policy.restart_scope.value, "Write flyte={'retries': ...}: Flyte then starts all again.")
-    if policy.success_policy is SuccessPolicy.ALL_WORKERS:
-        raise _refusal(
-            "run_policy.success_policy", "AllWorkers", "There, the chief decides, or worker 0, which leaves last. Leave the policy out."
-        )
-    if policy.scheduling_policy is not None:
-        raise _refusal(
-            "run_policy.scheduling_policy", policy.scheduling_policy, "Write flyte={'pod_template': ...} with a scheduler's name."
-        )
-    for name in _NUMBERS:
-        if getattr(policy, name) == 0:
-            raise _refusal(f"run_policy.{name}", 0, "0 means there that nothing is said. Write 1 or more, or leave it out.")
+    _check_run_policy(job.run_policy)
 
 
 def check_alone(job: Job) -> None:
@@ -101,6 +97,20 @@ def check_alone(job: Job) -> None:
         if policy is not RestartPolicy.NEVER:
             remedy = "It is an ordinary task there. Write flyte={'retries': ...}, or max_restarts= of elastic."
             raise _refusal(f"{each.role}.restart_policy", policy.value, remedy)
+
+
+def _check_run_policy(policy: RunPolicy) -> None:
+    for field in attrs.fields(RunPolicy):
+        value = getattr(policy, field.name)
+        if field.name not in RUN_POLICY_FIELDS and value not in _UNTOLD.get(field.name, (field.default,)):
+            raise _refusal(f"run_policy.{field.name}", _plain(value), _RUN_POLICY_REMEDIES.get(field.name, "Leave it out."))
+    for name in _NUMBERS:
+        if getattr(policy, name) == 0:
+            raise _refusal(f"run_policy.{name}", 0, "0 means there that nothing is said. Write 1 or more, or leave it out.")
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _check_group(of_role: ReplicaGroup) -> None:
@@ -138,7 +148,7 @@ def group(job: Job, role: str, replicas: int | None = None) -> dict[str, Any]:
         "restartPolicy": _RESTART[job.restart_policy(role)],
     }
     spec = {key: value for key, value in given.items() if value}
-    return {**_copy(spec), "common": _copy(spec)}
+    return {**spec, "common": deepcopy(spec)}
 
 
 def run_policy(policy: RunPolicy) -> dict[str, Any]:
@@ -168,9 +178,3 @@ def _entries(field: str, resources: Resources | None) -> list[dict[str, str]]:
         if name != "gpu" and getattr(resources, name) is not None and nano(getattr(resources, name)) == 0:
             raise _refusal(f"{field}.{name}", "0", "0 means there that nothing is said. Write more, or leave it out.")
     return [{"name": wire, "value": str(value)} for ours, wire in RESOURCES.items() if (value := getattr(resources, ours)) is not None]
-
-
-def _copy(spec: Any) -> Any:
-    if isinstance(spec, dict):
-        return {key: _copy(value) for key, value in spec.items()}
-    return [_copy(value) for value in spec] if isinstance(spec, list) else spec
