@@ -16,12 +16,12 @@ from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
+from sayable import told
 
 from distrib import Job, ReplicaGroup, RunPolicy
 from distrib import _flyte_wire as wire
 from distrib._model import Resources as Amounts
 from distrib._model import RestartPolicy
-from distrib._registry import get_backend
 from distrib.errors import UnsupportedError
 from distrib.testing.strategies import jobs
 
@@ -58,18 +58,13 @@ def wanted(resources: Amounts | None) -> dict[str, str]:
     return {} if resources is None else {name: str(value) for name in wire.RESOURCES if (value := getattr(resources, name)) is not None}
 
 
-def specs(job: Job) -> dict[str, Any]:
+def specs(job: Job) -> list[tuple[str, Any]]:
     """
-    Role -> the replica spec that is read for it, a lone chief's and a missing master's put back.
+    The replica specs, each with the role that it is of: a lone chief is sent as a worker, and worker 0 as the master where there is none.
     """
-    read = message(job)
-    found = {role: getattr(read, f"{role}_replicas") for role in ("chief", "worker", "ps", "evaluator", "master") if _has(read, role)}
-    roles = {group.role for group in job.groups}
-    if job.framework == "tensorflow" and roles == {"chief"}:
-        return {"chief": found["worker"]}
-    if job.framework == "pytorch" and "master" not in roles and "master" in found:
-        return {"worker": found["master"], **({"more": found["worker"]} if job.world_size > 1 else {})}
-    return found
+    read, roles = message(job), {group.role for group in job.groups}
+    sent = [(role, getattr(read, f"{role}_replicas")) for role in ("chief", "worker", "ps", "evaluator", "master") if _has(read, role)]
+    return [(role if role in roles else job.groups[0].role, spec) for role, spec in sent]
 
 
 def _has(read: Any, role: str) -> bool:
@@ -81,26 +76,25 @@ def _has(read: Any, role: str) -> bool:
 class TestMessages:
     def test_reading_gives_back_the_job(self, framework: str) -> None:
         """
-        Groups, images, resources and policies are read back as they are in the job, or the job was refused with the field's name.
+        Groups, images, resources, policies and elasticity are read back as they are in the job.
         """
 
-        @given(jobs(get_backend(framework)))
+        @given(told(framework))
         def holds(job: Job) -> None:
-            try:
-                sent = job.backend.flyte_task(job)
-            except UnsupportedError as error:
-                named = bool(error.field) and str(error).startswith(str(error.field))
-                assert named, error  # noqa: PT017  # one of two ways out
-                return
+            sent = job.backend.flyte_task(job)
             if sent.type == "python-task":
                 assert job.world_size == 1
                 return
             assert (sent.type, sent.version) == (framework, 1)
-            read = specs(job)
-            assert sum(spec.common.replicas for spec in read.values()) == job.world_size
-            for role in {group.role for group in job.groups}:
-                _check_group(job, role, read[role])
-            _check_policy(job.run_policy, message(job).run_policy)
+            read = message(job)
+            found = specs(job)
+            assert sum(spec.common.replicas for _, spec in found) == job.world_size
+            assert {role for role, _ in found} == {group.role for group in job.groups}
+            for role, spec in found:
+                _check_group(job, role, spec)
+            _check_policy(job.run_policy, read.run_policy)
+            if framework == "pytorch":
+                _check_elasticity(job, read)
 
         holds()
 
@@ -109,14 +103,26 @@ class TestMessages:
         Written by Flyte's own library, it is the same JSON: nothing is there that the wire leaves out, numbers of resources are texts.
         """
 
-        @given(jobs(get_backend(framework)))
+        @given(told(framework))
         def holds(job: Job) -> None:
-            try:
-                sent = custom(job)
-            except UnsupportedError:
-                return
+            sent = custom(job)
             again = MessageToDict(message(job)) if sent else {}
             assert json.dumps(again, sort_keys=True) == json.dumps(sent, sort_keys=True)
+
+        holds()
+
+    def test_any_other_job_is_refused(self, framework: str) -> None:
+        """
+        With the field's name first, whatever it is.
+        """
+
+        @given(jobs(framework))
+        def holds(job: Job) -> None:
+            try:
+                job.backend.flyte_task(job)
+            except UnsupportedError as error:
+                named = bool(error.field) and str(error).startswith(str(error.field))
+                assert named, error  # noqa: PT017  # one of two ways out
 
         holds()
 
@@ -165,6 +171,17 @@ def _check_group(job: Job, role: str, spec: Any) -> None:
         assert amounts(read.resources.limits) == wanted(job.resources_limits(role))
         policy = common_pb2.RestartPolicy.Name(read.restart_policy)
         assert policy.removeprefix("RESTART_POLICY_").replace("_", "") == job.restart_policy(role).value.upper()
+
+
+def _check_elasticity(job: Job, read: Any) -> None:
+    elastic = job.options and job.options.elasticity
+    assert read.HasField("elastic_config") == bool(elastic)
+    assert read.HasField("master_replicas") != bool(elastic)
+    if elastic:
+        config, processes = read.elastic_config, job.options.processes
+        assert (config.min_replicas, config.max_replicas) == (elastic.min_nodes, elastic.nodes)
+        assert config.nproc_per_node == (processes if isinstance(processes, int) else 1)
+        assert (config.max_restarts, config.rdzv_backend) == (elastic.max_restarts, elastic.rdzv_backend)
 
 
 def _check_policy(policy: RunPolicy, read: Any) -> None:
@@ -302,7 +319,7 @@ def test_every_field_of_a_group_is_sent_or_refused() -> None:
     known = {field.name for field in attrs.fields(ReplicaGroup)}
     assert set(wire.GROUP_FIELDS) < known
     assert set(wire._REMEDIES) < known - set(wire.GROUP_FIELDS)
-    assert set(wire.RUN_POLICY_FIELDS) < {field.name for field in attrs.fields(RunPolicy)}
+    assert {*wire.RUN_POLICY_FIELDS, *wire._RUN_POLICY_REMEDIES} == {field.name for field in attrs.fields(RunPolicy)}
     assert set(wire._RESTART) == set(RestartPolicy) - {RestartPolicy.EXIT_CODE}
 
 

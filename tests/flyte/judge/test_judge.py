@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from judging import PLATFORM, Judge, elasticity, expected, found, serialized
+from sayable import told
 
-from distrib import Job, ReplicaGroup, RunPolicy
-from distrib._flyte_wire import GROUP_FIELDS, RESOURCES
-from distrib._model import Resources, RestartPolicy
+from distrib import Job
 from distrib.errors import UnsupportedError
-from distrib.testing.strategies import jobs
 
 CHOICE: dict[str, Any] = {
     "chief": {"replicas": 1, "image": "chief:1", "requests": {"cpu": 2}},
@@ -85,28 +83,6 @@ def test_flyte_makes_what_the_manifest_says(judge: Judge, which: str) -> None:
     check(judge, JOBS[which])
 
 
-def sayable(job: Job) -> Job:
-    """
-    The job without what Flyte has no word for, which is refused elsewhere.
-    """
-    policy = {"clean_pod_policy": job.run_policy.clean_pod_policy}
-    numbers = ("ttl_seconds_after_finished", "active_deadline_seconds", "backoff_limit")
-    policy |= {name: value for name in numbers if (value := getattr(job.run_policy, name))}
-    groups = [_sayable(group) for group in job.groups]
-    resources = {"requests": _plain(job.requests), "limits": _plain(job.limits)}
-    return job.evolve(groups=groups, run_policy=RunPolicy(**policy), engine_options={}, **resources)
-
-
-def _sayable(group: ReplicaGroup) -> ReplicaGroup:
-    fields = {name: getattr(group, name) for name in GROUP_FIELDS}
-    policy = None if group.restart_policy is RestartPolicy.EXIT_CODE else group.restart_policy
-    return ReplicaGroup(**{**fields, "requests": _plain(group.requests), "limits": _plain(group.limits), "restart_policy": policy})
-
-
-def _plain(resources: Resources | None) -> Resources | None:
-    return None if resources is None else Resources(**{name: getattr(resources, name) for name in RESOURCES})
-
-
 @pytest.mark.parametrize("framework", ["tensorflow", "pytorch"])
 def test_any_job_that_flyte_can_be_told_of(judge: Judge, framework: str) -> None:
     """
@@ -114,14 +90,13 @@ def test_any_job_that_flyte_can_be_told_of(judge: Judge, framework: str) -> None
     """
 
     @settings(max_examples=60)
-    @given(jobs(framework).map(sayable))
+    @given(told(framework))
     def holds(job: Job) -> None:
         try:
-            kind = job.backend.flyte_task(job).type
             job.backend.manifest(job)
         except UnsupportedError:
             return
-        if kind == framework:
+        if job.backend.flyte_task(job).type == framework:
             check(judge, job)
 
     holds()
