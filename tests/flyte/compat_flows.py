@@ -14,8 +14,8 @@ from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.file import FlyteFile
 
 from distrib import replica
-from distrib.compat.kfpytorch import Elastic
-from distrib.compat.kftensorflow import PS, Chief, TensorflowFunctionTask, TfJob, Worker
+from distrib.compat.kfpytorch import Elastic, PyTorch, Worker
+from distrib.compat.kftensorflow import PS, Chief, TensorflowFunctionTask, TfJob
 
 
 @TensorflowFunctionTask(task_config=TfJob(chief=Chief(replicas=1), worker=Worker(replicas=1), ps=PS(replicas=1)), retries=2)
@@ -58,6 +58,22 @@ def ranked(way: str) -> str:
 def forked(way: str) -> str:
     """
     One node, whose processes are copies of its own.
+    """
+    return ranked(way)
+
+
+@task(task_config=Elastic(nnodes=2, nproc_per_node=2, start_method="fork", monitor_interval=1))
+def noded(way: str) -> str:
+    """
+    Two nodes.
+    """
+    return ranked(way)
+
+
+@task(task_config=PyTorch(worker=Worker(replicas=2)))
+def paired(way: str) -> str:
+    """
+    A master and two workers.
     """
     return ranked(way)
 

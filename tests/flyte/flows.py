@@ -21,6 +21,7 @@ def told(way: str) -> str:
     """
     me = replica()
     orders = dict(order.split() for order in way.split(",")) if way else {}
+    print("TF_CONFIG", os.environ.get("TF_CONFIG"), flush=True)
     what = orders.get(f"{me.role}-{os.environ.get('RANK') if me.role == 'rank' else me.index}", "return")
     if what == "late":
         time.sleep(3)
@@ -66,11 +67,12 @@ def alone(way: str) -> str:
     return told(way)
 
 
-@distributed(framework="tensorflow", worker=2, local=QUIET)
+@distributed(framework="tensorflow", worker=2, local=QUIET, flyte={"enable_deck": True})
 def without_value(way: str) -> None:
     """
-    It returns nothing.
+    It returns nothing, and fills a deck.
     """
+    flytekit.Deck("who", replica().name)
     told(way)
 
 

@@ -228,11 +228,3 @@ def secret() -> str:
     The replicas see the secret.
     """
     return str(flytekit.current_context().secrets.get("group", "key"))
-
-
-@distributed(framework="tensorflow", worker=2, local=QUIET, flyte={"enable_deck": True})
-def decked(x: int) -> int:
-    """
-    A deck is written.
-    """
-    return x

@@ -111,6 +111,16 @@ def test_one_elastic_node_trains_here(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "world", "processes"), [("noded", "4", "2"), ("paired", "3", "1")])
+def test_every_node_trains_here(name, world, processes):
+    """
+    Several elastic nodes, and a master with workers, whose ranks the value of rank 0 knows of. The plug-in runs one of them.
+    """
+    seen = json.loads(getattr(compat_flows, name)(way=""))
+    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_WORLD_SIZE"]) == ("0", world, processes)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "error", "message"),
     [

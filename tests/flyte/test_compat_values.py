@@ -64,6 +64,8 @@ def test_every_public_class_of_the_plugin_is_there(plugin: str) -> None:
     assert names <= set(ours.__all__)
     assert set(ours.__all__) == set(package.__all__)
     assert all(getattr(package, name) is getattr(ours, name) for name in names)
+    for name in names:
+        assert getattr(getattr(ours, name), "_fields", None) == getattr(getattr(theirs, name), "_fields", None)  # of named tuples
 
 
 @pytest.mark.parametrize(("plugin", "name"), VALUES)
@@ -321,20 +323,24 @@ def test_resources_for_all_replicas_work_and_warn() -> None:
             per_replica_requests=Resources(cpu="1"),
             per_replica_limits=Resources(mem="2Gi"),
         ).to_job()
-    assert [str(each.message).partition("=")[0] for each in caught][-2:] == ["TfJob(per_replica_requests", "TfJob(per_replica_limits"]
+    assert [str(each.message) for each in caught][-2:] == [
+        f"TfJob(per_replica_{name}=) is deprecated; write @task({name}=...), or {name}= of each group, instead."
+        for name in ("requests", "limits")
+    ]
     for group in job.groups:
         assert job.resources_requests(group.role) == distrib.Resources(cpu="1")
         assert job.resources_limits(group.role) == distrib.Resources(memory="2Gi")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_resources_for_all_replicas_exclude_those_of_a_group() -> None:
+@pytest.mark.parametrize("name", ["requests", "limits"])
+def test_resources_for_all_replicas_exclude_those_of_a_group(name: str) -> None:
     """
     Giving both is an error that names both.
     """
-    worker = our_tensorflow.Worker(replicas=1, requests=Resources(cpu="2"))
-    with pytest.raises(InvalidJobError, match=r"per_replica_requests=.*worker\.requests says it too"):
-        our_tensorflow.TfJob(worker=worker, per_replica_requests=Resources(cpu="1"))
+    worker = our_tensorflow.Worker(replicas=1, **{name: Resources(cpu="2")})
+    with pytest.raises(InvalidJobError, match=rf"per_replica_{name}=.*worker\.{name} says it too"):
+        our_tensorflow.TfJob(worker=worker, **{f"per_replica_{name}": Resources(cpu="1")})
 
 
 @pytest.mark.parametrize("kind", [our_pytorch.PyTorch, our_pytorch.Elastic])

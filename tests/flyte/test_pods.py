@@ -3,6 +3,7 @@ Pods of a Flyte cluster: each a real ``pyflyte-execute`` with a real inputs.pb, 
 """
 
 import json
+import re
 import socket
 
 import flows
@@ -109,7 +110,7 @@ class TestTensorFlow:
         """
         All replicas know who they are; the outputs are the chief's, or worker 0's where there is none; servers end with the rest.
 
-        The operator puts the evaluator into everybody's TF_CONFIG, and parameter servers then wait for it: the tasks do not see it.
+        The operator puts the evaluator into everybody's TF_CONFIG, and parameter servers then wait for it: it alone sees itself there.
         """
         attempt = tensorflow(name)
         assert set(attempt.wait().values()) == {0}, attempt.log()
@@ -118,9 +119,11 @@ class TestTensorFlow:
         assert (value["name"], value["is_coordinator"]) == (f"{lead}-0", True)
         assert value["world_size"] == sum(SHAPES[name].values())
         assert "ps-0 ends: the others are done" in attempt.log("ps-0")
-        seen = value["TF_CONFIG"]
-        assert sorted(seen["cluster"]) == sorted(set(SHAPES[name]) - {"evaluator"})
-        assert seen["task"] == {"type": lead, "index": 0}
+        for pod, given in tf_configs(**SHAPES[name]).items():
+            seen, told = json.loads(re.search("^TF_CONFIG (.*)$", attempt.log(pod), re.MULTILINE)[1]), json.loads(given)
+            hidden = set() if told["task"]["type"] == "evaluator" else {"evaluator"}
+            assert seen["task"] == told["task"]
+            assert seen["cluster"] == {role: addresses for role, addresses in told["cluster"].items() if role not in hidden}
 
     @pytest.mark.parametrize(
         ("name", "who"),
@@ -219,14 +222,17 @@ class TestGuard:
 
     def test_a_task_without_a_value_leaves_empty_outputs(self, tmp_path):
         """
-        The coordinator's outputs are there although there are none; Flyte looks for the file.
+        The coordinator's outputs are there although there are none; Flyte looks for the file. The decks are the coordinator's.
         """
         with Attempt(tmp_path, flows.without_value, way="") as attempt:
             for pod, config in tf_configs(worker=2).items():
                 attempt.start(pod, TF_CONFIG=config)
             attempt.wait()
-            assert attempt.left() == ["outputs.pb"]
+            assert attempt.left() == ["deck.html", "outputs.pb"]
             assert attempt.value() is None
+            deck = (attempt.outputs / "deck.html").read_text()
+        assert "worker-0" in deck
+        assert "worker-1" not in deck
 
 
 class TestPyTorch:

@@ -434,7 +434,7 @@ def test_decorators_stack():
 
 def test_flytes_own_decorators_stack():
     """
-    A decorator of flytekit's class for them is beneath ours as it is beneath ``@task``, with what it tells Flyte.
+    A decorator of flytekit's class for them is beneath ours as it is beneath ``@task``, with what it tells Flyte; and on top of it.
     """
     from flytekit.core.utils import ClassDecorator
 
@@ -448,10 +448,11 @@ def test_flytes_own_decorators_stack():
     def number(x: int) -> int:
         return x
 
-    ours = distributed(framework="tensorflow", worker=1, local=flows.QUIET)(Twice(number))
-    plain = task(Twice(number))
+    decorate = distributed(framework="tensorflow", worker=1, local=flows.QUIET)
+    ours, plain = decorate(Twice(number)), task(Twice(number))
     assert template(ours)["template"]["config"] == template(plain)["template"]["config"] == {"link_type": "own", "port": "80"}
     assert ours(x=4) == plain(x=4) == 8
+    assert Twice(decorate(number))(x=4) == Twice(task(number))(x=4) == 8
 
 
 def test_async_functions_are_refused():
