@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-import attrs
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, IterableValidationNote
 from cattrs.errors import AttributeValidationNote
 
@@ -122,7 +121,7 @@ def _refusal(error: BaseException, path: str, value: Any) -> InvalidJobError:
     """
     if isinstance(error, ForbiddenExtraKeysError):
         key = min(error.extra_fields)
-        legal = [field.alias or field.name for field in attrs.fields(error.cl)]
+        legal = _fields.field_names(error.cl)
         return refuse(_joined(path, key), _item(value, key), f"{error.cl.__name__} has no such field.{_fields.nearest(key, legal)}")
     if isinstance(error, BaseValidationError):
         first = error.exceptions[0]

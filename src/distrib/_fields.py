@@ -362,6 +362,13 @@ def plain(value: Mapping[str, Any], *, objects: bool = False) -> Mapping[str, An
     return frozen
 
 
+def field_names(kind: type) -> list[str]:
+    """
+    The keywords that a class of attrs takes.
+    """
+    return [field.alias or field.name for field in attrs.fields(kind) if field.init]
+
+
 def build(kind: type[T], value: T | Mapping[str, Any]) -> T:
     """
     An object of a class of the model: itself, or made of a mapping of its fields.

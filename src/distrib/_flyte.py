@@ -33,7 +33,7 @@ class FlyteDistributedTask(DistributedTask, DistributedFlyteTask):  # type: igno
         """
         The task that is being turned into Flyte's, or a new one for flytekit's own decorator.
         """
-        task = _late.is_becoming()
+        task = _late.task_becoming()
         if task is None:
             return super().__new__(cls)
         for name in ("function", "job"):
@@ -43,7 +43,7 @@ class FlyteDistributedTask(DistributedTask, DistributedFlyteTask):  # type: igno
 
     def __init__(self, task_config: Any, task_function: Any, **keywords: Any) -> None:
         # By whose decorator it was made decides what a call outside of Flyte means.
-        self._is_flytekits = _late.is_becoming() is None
+        self._is_flytekits = _late.task_becoming() is None
         DistributedFlyteTask.__init__(self, task_config, task_function, **keywords)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

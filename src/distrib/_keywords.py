@@ -102,8 +102,8 @@ def _better_place(key: str, keywords: Mapping[str, Any], backend: Backend) -> st
     """
     kinds = [("run_policy", RunPolicy), ("requests", Resources), ("limits", Resources)]
     kinds += [(name, get_engine(name).options) for name in engines if engines.is_built_in(name)]
-    places = [f"{place}={{" for place, kind in kinds if key in _field_names(kind)]
-    if key in _field_names(ReplicaGroup) and key != "role":
+    places = [f"{place}={{" for place, kind in kinds if key in _fields.field_names(kind)]
+    if key in _fields.field_names(ReplicaGroup) and key != "role":
         role = next((role.name for role in backend.roles if role.name in keywords), backend.roles[0].name)
         count = f"'replicas': {shown(keywords[role])}, " if is_count(keywords.get(role)) and key != "replicas" else ""
         places.append(f"{role}={{{count}")
@@ -116,11 +116,7 @@ def option_names(backend: Backend) -> list[str]:
     """
     if backend.options is None:
         return []
-    return _field_names(backend.options)
-
-
-def _field_names(kind: type) -> list[str]:
-    return [field.alias or field.name for field in attrs.fields(kind) if field.init]
+    return _fields.field_names(backend.options)
 
 
 # Replica groups

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RETRYABLE_EXIT = 138
 #: What a shell ends with when it cannot start a program.
 NOT_STARTED = 126
+#: What Kubeflow's restart policy ``ExitCode`` takes for retryable starts here.
+FIRST_RETRYABLE = 128
 _LONGEST_TEXT = 1_000
 _LONGEST_TRACEBACK = 200_000
 
@@ -152,6 +154,20 @@ def dump_exception(error: BaseException) -> bytes | None:
         return None
 
 
+def load_exception(data: bytes | None) -> BaseException | None:
+    """
+    The exception that :func:`dump_exception` has sent; None if it cannot be rebuilt here.
+    """
+    if data is None:
+        return None
+    try:
+        found = pickle.loads(data)  # noqa: S301  # unpickles only what the run's own processes wrote
+    except BaseException:  # noqa: BLE001  # its class may be missing here, refuse its own arguments, or do anything else
+        return None
+    # A SystemExit or KeyboardInterrupt as the cause is fine: only raising it would end the program.
+    return found if isinstance(found, BaseException) else None
+
+
 def tell(error: BaseException) -> dict[str, Any]:
     """
     All of it, for a :class:`ProcessFailedError` in another process.
@@ -174,6 +190,13 @@ def tell_end(status: int) -> dict[str, Any]:
     how = f"signal {-status} ({signal_name(-status)})" if status < 0 else f"exit code {status}"
     how += "" if status else ", before the function returned"  # for a program 0 is an end like any other
     return {"type": "ProcessEnded", "text": how, "code": code, "ended": status, "traceback": "", "frames": [], "pickled": None}
+
+
+def restarts_after(policy: str, code: int) -> bool:
+    """
+    Whether a restart policy wants a replica started again that has failed with an exit code.
+    """
+    return policy in ("Always", "OnFailure") or (policy == "ExitCode" and code >= FIRST_RETRYABLE)
 
 
 def signal_name(number: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import attrs
 
+from . import _fields
 from ._refusal import refuse
 from .errors import EngineError, InvalidJobError, did_you_mean
 
@@ -374,7 +375,7 @@ class Engine(ABC):
             InvalidJobError: There is no such option, or it does not take this value.
         """
         given = job.engine_options.get(self.name, {})
-        legal = [field.alias or field.name for field in attrs.fields(self.options) if field.init]
+        legal = _fields.field_names(self.options)
         for option, value in given.items():
             if option not in legal:
                 raise refuse(f"{self.name}.{option}", value, f"no such option.{did_you_mean(option, legal)}")

@@ -20,8 +20,8 @@ from watching import PATIENCE, QUIET, descriptors, task
 import distrib
 from distrib import InvalidJobError, Job, UnsupportedError
 from distrib.engine import Call
+from distrib.engines._rules import LONGEST_VARIABLE
 from distrib.engines.local import LocalEngine, LocalPlan, _devices
-from distrib.engines.local._process import LONGEST_VARIABLE
 from distrib.testing import strategies
 
 

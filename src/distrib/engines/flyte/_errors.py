@@ -4,10 +4,9 @@ What Flyte is told of a failure: the exception itself, wherever it was raised, a
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
-from ..._outcome import ProcessFailedError
+from ..._outcome import ProcessFailedError, load_exception
 from ...errors import RetryableError
 
 __all__ = ["as_flytes"]
@@ -50,17 +49,7 @@ def _caused(error: Exception, cause: BaseException) -> Exception:
 
 
 def _of_process(told: dict[str, Any]) -> Exception:
-    original = _rebuilt(told.get("pickled"))
-    found = as_flytes(original) if original is not None else RuntimeError(f"{told['type']}: {told['text']}")
+    original = load_exception(told.get("pickled"))
+    found = as_flytes(original) if isinstance(original, Exception) else RuntimeError(f"{told['type']}: {told['text']}")
     rank = "" if told.get("rank") is None else f"in the process of rank {told['rank']}:\n"
     return _caused(found, _ElsewhereError(f"{rank}{told['traceback']}")) if told.get("traceback") else found
-
-
-def _rebuilt(data: bytes | None) -> Exception | None:
-    if data is None:
-        return None
-    try:
-        found = pickle.loads(data)  # noqa: S301  # unpickles only what its own processes wrote
-    except Exception:  # noqa: BLE001  # its class decides what that raises
-        return None
-    return found if isinstance(found, Exception) else None

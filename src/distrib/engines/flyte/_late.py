@@ -23,11 +23,11 @@ __all__ = [
     "flytekit_arrived",
     "has",
     "in_flyte",
-    "is_becoming",
     "is_entity",
     "is_flytes",
     "note_home",
     "offer",
+    "task_becoming",
 ]
 
 #: The module that turns tasks into Flyte's; flytekit itself loads it by the entry point.
@@ -179,7 +179,7 @@ def becoming(task: Any) -> Iterator[None]:
         _becoming.reset(token)
 
 
-def is_becoming() -> Any:
+def task_becoming() -> Any:
     """
     The task that is being turned into Flyte's, or None.
     """

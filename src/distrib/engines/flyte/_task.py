@@ -54,19 +54,19 @@ class DistributedFlyteTask(PythonFunctionTask):  # type: ignore[misc]
 
     @property
     def _task_config(self) -> Any:
-        return vars(self)["_task_config"]
+        return self.__dict__["_task_config"]
 
     @_task_config.setter
     def _task_config(self, config: Any) -> None:
         # flytekit's with_overrides() would change the task of all workflows, and none of its pods, which read the job from the module.
-        if "_task_config" in vars(self):
+        if "_task_config" in self.__dict__:
             raise InvalidJobError(
                 "task_config: the pods of a task have the one that it was made with. Make another task of the function at the top of the "
                 "module, as in wider = train.options(worker=8) or wider = task(task_config=...)(train.task_function), and call that.",
                 field="task_config",
                 value=config,
             )
-        vars(self)["_task_config"] = config
+        self.__dict__["_task_config"] = config
 
     @property
     def job(self) -> Job:
@@ -208,7 +208,7 @@ def _check_said_once(job: Job, keywords: dict[str, Any]) -> None:
     """
     Refuse what the job and the keywords of the task say differently, before there is a task.
     """
-    if job.engine_options.get("flyte") and not _late.is_becoming():
+    if job.engine_options.get("flyte") and not _late.task_becoming():
         name = next(iter(job.engine_options["flyte"]))
         raise InvalidJobError(f"flyte.{name}: the task has keywords of its own; write @task({name}=...).", field=f"flyte.{name}")
     _resources.image_of(job, keywords.get("container_image"))

@@ -14,8 +14,9 @@ from ..._cluster import REPLICA_VARIABLE, encode_cluster, encode_replica
 from ..._model import RestartPolicy
 from ..._quantity import nano
 from ..._refusal import refuse
-from ...errors import InvalidJobError, UnsupportedError, did_you_mean
+from ...errors import UnsupportedError, did_you_mean
 from ...manifests import resource_list, restart_policy, shared_memory
+from .._rules import LONGEST_VARIABLE, check_lengths, length_of
 from ._bootstrap import MOUNT, RESERVED, TERMINATION_LOG
 from ._labels import ABOUT_ANNOTATION, RESERVED_LABELS, RESERVED_PREFIXES
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 #: The most pods that a Job has while all of them run.
 MOST_REPLICAS = 100_000
-#: The most that the kernel takes as one variable, with its name, the "=" and the byte behind it.
-LONGEST_VARIABLE = 131_072
 #: The most that etcd takes as one object, less what the API server and controllers add to it.
 LARGEST_OBJECT = 3 * 2**19 - 100 * 2**10
 #: The most that the annotations of one object may have in all.
@@ -97,15 +96,7 @@ def check_cluster(job: Job, orders: Orders) -> None:
     for group in job.groups:
         replica = orders.replica(group.role, group.replicas - 1)
         variables = {**job.backend.environment(replica, cluster), REPLICA_VARIABLE: encode_replica(replica, whole)}
-        for name, value in variables.items():
-            length = len(name) + 2 + len(value.encode()) + _MORE
-            if length > LONGEST_VARIABLE:
-                raise InvalidJobError(
-                    f"{name} of {replica.name} would have {length:,} bytes with {cluster.world_size:,} replicas; "
-                    f"the system takes {LONGEST_VARIABLE:,}. Use fewer replicas, or shorter names for job and namespace.",
-                    field=name,
-                    value=length,
-                )
+        check_lengths(variables, replica, more=_MORE, remedy="Use fewer replicas, or shorter names for job and namespace.")
 
 
 def _check_group(job: Job, group: ReplicaGroup) -> None:
@@ -138,7 +129,7 @@ def _check_env(field: str, env: Mapping[str, str]) -> None:
                 f"{where}: Kubernetes takes letters, digits, '_', '-' and '.', no digit first, in the names of variables. Use another one."
             )
             raise UnsupportedError(message, field=where)
-        length = len(name) + 2 + len(value.encode())
+        length = length_of(name, value)
         if length > LONGEST_VARIABLE:
             why = f"{length:,} bytes are more than the {LONGEST_VARIABLE:,} that the system takes; put it into a file."
             raise refuse(where, value, why)

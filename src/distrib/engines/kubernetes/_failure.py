@@ -4,10 +4,10 @@ From what is known of a run on Kubernetes to the error that tells why it failed.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..._outcome import load_exception
 from ...engine import RunState
 from ...errors import EngineError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
 from .._told import others, replica_failed
@@ -67,7 +67,7 @@ def _replica_failed(state: State, verdict: Verdict, namespace: str, tail: Callab
         name,
         status,
         details,
-        original=_original(report) if details.get("type") else None,
+        original=load_exception(report.exception) if report is not None and details.get("type") else None,
         log_tail=tail(pod),
         end=" ".join([*words, f"Logs: kubectl logs -n {namespace} {pod.name}"]),
         hint=_hint(pod, end, report),
@@ -91,16 +91,3 @@ def _whole(report: Report | None) -> Report | None:
         return None if report is None else whole(report)
     except EngineError:  # what is in the message has to do
         return report
-
-
-def _original(report: Report | None) -> BaseException | None:
-    """
-    The replica's exception, if it can be rebuilt here.
-    """
-    if report is None or report.exception is None:
-        return None
-    try:
-        found = pickle.loads(report.exception)  # noqa: S301  # unpickles only what its own pods wrote
-    except BaseException:  # noqa: BLE001  # its class may be missing here, refuse its own arguments, or do anything else
-        return None
-    return found if isinstance(found, BaseException) else None

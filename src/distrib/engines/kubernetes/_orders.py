@@ -12,11 +12,10 @@ from typing import Any
 import attrs
 
 from ..._cluster import ClusterSpec, Replica
+from ..._outcome import restarts_after
 
 #: Of what a Secret holds; a pod whose distrib speaks another one refuses to start.
 FORMAT = 1
-#: Exit codes below it are the program's own, and under ``ExitCode`` no restart would help.
-FIRST_RETRYABLE = 128
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -110,8 +109,7 @@ class Orders:
         """
         Whether a replica of *role* that fails with the exit code *code* is started again, as far as its own policy goes.
         """
-        policy = self.restarts.get(role, "Never")
-        return policy in ("Always", "OnFailure") or (policy == "ExitCode" and code >= FIRST_RETRYABLE)
+        return restarts_after(self.restarts.get(role, "Never"), code)
 
     def to_json(self) -> bytes:
         """

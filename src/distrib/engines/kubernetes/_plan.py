@@ -17,6 +17,7 @@ from ..._refusal import refuse
 from ...engine import Call, Plan
 from ...errors import MissingDependencyError
 from ...manifests import restart_policy
+from .._rules import deciders
 from ._bootstrap import ORDERS_KEY
 from ._checks import check, check_cluster, check_objects
 from ._labels import RUN_LABEL
@@ -236,7 +237,7 @@ def _orders(setting: Setting, objects: tuple[dict[str, Any], ...]) -> Orders:
         coordinator=setting.coordinator.name,
         services=tuple(role.name for role in job.backend.roles if role.service and role.name in setting.cluster),
         restarts={group.role: restart_policy(job, group.role).value for group in job.groups},
-        deciders=_deciders(setting),
+        deciders=deciders(job, setting.cluster.replicas, setting.coordinator),
         needed=job.backend.needed(job),
         grace_period=options.grace_period,
         storage=storage,
@@ -244,14 +245,6 @@ def _orders(setting: Setting, objects: tuple[dict[str, Any], ...]) -> Orders:
         peers_timeout=options.patience,
         message_limit=min(_MESSAGE, _MESSAGES // (1 + _containers(objects))),
     )
-
-
-def _deciders(setting: Setting) -> tuple[str, ...]:
-    coordinator = setting.coordinator
-    # Where any of them may be lost, no single one can decide.
-    if setting.job.run_policy.success_policy == "" and setting.job.backend.needed(setting.job) is None:
-        return (coordinator.name,)
-    return tuple(replica.name for replica in setting.cluster.replicas if replica.role == coordinator.role)
 
 
 def _containers(value: Any) -> int:

@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..._cluster import REPLICA_VARIABLE
 from ...errors import EngineError, SubmitError
+from .._rules import check_outside
 from ._about import about_of, annotate
 from ._client import ApiError, Client, UnreachableError
 from ._kinds import JOBS, SECRETS, SERVICES, TRAINING_RUNTIMES, Kind
@@ -57,7 +57,7 @@ def submit(client: Client, plan: KubernetesPlan[R]) -> KubernetesRun[R]:
     Raises:
         SubmitError: One was refused; nothing is left of the others.
     """
-    _check_outside(plan)
+    check_outside(plan.call)
     for _ in range(_NAMES):
         rendered = render(plan, f"{plan.name}-{_digits()}")
         annotate(rendered, plan)
@@ -178,11 +178,3 @@ def _explain(error: ApiError) -> str:
     said = str(error)
     remedy = next((remedy for words, remedy in _REMEDIES if words in said.lower()), "")
     return f"{said}. {remedy} Nothing is left of the run.".replace("  ", " ").replace("..", ".")
-
-
-def _check_outside(plan: KubernetesPlan[Any]) -> None:
-    if REPLICA_VARIABLE in os.environ:
-        raise SubmitError(
-            f"{plan.call.name}() was called within a replica of a run: it cannot start a run of its own. "
-            f"To run the plain function there, call {plan.call.name}.function(...)."
-        )

@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..._cluster import REPLICA_VARIABLE
 from ...engine import Call, Engine
 from ...errors import SubmitError
+from .._rules import check_outside, deciders
 from ._options import LocalOptions
 from ._process import SupervisorProcess, check_variables, import_path, interpreter_flags
 
@@ -206,12 +206,7 @@ def _check(job: Job, call: Call[Any]) -> None:
     """
     What can be refused before any process starts.
     """
-    if REPLICA_VARIABLE in os.environ:
-        me = os.environ.get("DISTRIB_REPLICA_NAME", "a replica")
-        raise SubmitError(
-            f"{call.name}() was called within {me} of a run: a replica cannot start a run of its own. "
-            f"To run the plain function there, call {call.name}.function(...)."
-        )
+    check_outside(call)
     job.backend.check_installed()
     check_variables(job)
 
@@ -256,19 +251,14 @@ def _policy(plan: LocalPlan[Any]) -> dict[str, Any]:
 
 def _members(plan: LocalPlan[Any]) -> list[Mapping[str, Any]]:
     job = plan.job
-    coordinator = plan.coordinator
-    # Where any of them may be lost, no single one can decide.
-    only_coordinator = job.run_policy.success_policy == "" and job.backend.needed(job) is None
-    members: list[Mapping[str, Any]] = []
-    for process in plan.processes:
-        replica = process.replica
-        decides = replica.is_coordinator if only_coordinator else replica.role == coordinator.role
-        members.append(
-            {
-                "name": replica.name,
-                "restart_policy": job.restart_policy(replica.role).value,
-                "decides": decides,
-                "service": job.backend.role(replica.role).service,
-            }
-        )
-    return members
+    replicas = [process.replica for process in plan.processes]
+    deciding = set(deciders(job, replicas, plan.coordinator))
+    return [
+        {
+            "name": replica.name,
+            "restart_policy": job.restart_policy(replica.role).value,
+            "decides": replica.name in deciding,
+            "service": job.backend.role(replica.role).service,
+        }
+        for replica in replicas
+    ]

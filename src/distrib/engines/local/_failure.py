@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from typing import Any
 
+from ..._outcome import load_exception
 from ...engine import RunState
 from ...errors import EngineError, ReplicaFailedError, RunCancelledError, RunFailedError, RunTimeoutError
 from .._told import others, replica_failed
@@ -65,11 +65,9 @@ def _original(folder: str, name: str) -> BaseException | None:
     """
     try:
         with open(os.path.join(folder, "results", f"{name}.exception.pickle"), "rb") as file:
-            found = pickle.load(file)
-    except BaseException:  # its class may be missing here, refuse its own arguments, or do anything else
+            return load_exception(file.read())
+    except OSError:
         return None
-    # A SystemExit or KeyboardInterrupt as the cause is fine: only raising it would end the program.
-    return found if isinstance(found, BaseException) else None
 
 
 def _supervisor_lost(folder: str, code: int | None) -> RunFailedError:

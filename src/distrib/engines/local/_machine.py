@@ -19,14 +19,12 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..._outcome import SIGNALLED, signal_name
+from ..._outcome import SIGNALLED, restarts_after, signal_name
 
 #: A restart waits for ``restart_delay`` seconds, doubled with each one before it, and never longer than this.
 LONGEST_DELAY = 300.0
 #: A replica that ran for as long as this is taken to have recovered: its delays start from the shortest again.
 RECOVERED_AFTER = 600.0
-#: What Kubeflow's ``ExitCode`` policy takes for retryable starts here.
-FIRST_RETRYABLE = 128
 # How long a replica whose end matters no more may take for it.
 _LAST_SECONDS = 1.0
 
@@ -114,11 +112,7 @@ class Member:
         """
         Whether its restart policy wants it started again after this end.
         """
-        if self.restart_policy == "Always":
-            return True
-        if ok or self.restart_policy == "Never":
-            return False
-        return self.restart_policy == "OnFailure" or code >= FIRST_RETRYABLE
+        return self.restart_policy == "Always" if ok else restarts_after(self.restart_policy, code)
 
 
 class Policy:

@@ -13,10 +13,11 @@ import attrs
 from ..._cluster import REPLICA_VARIABLE, ClusterSpec, Replica, encode_cluster, encode_replica
 from ...engine import Call, Plan
 from ...errors import InvalidJobError, UnsupportedError
+from .._rules import LONGEST_VARIABLE, check_lengths
 from . import _devices
 from ._options import LocalOptions
 from ._preload import modules_to_preload
-from ._process import LONGEST_VARIABLE, check_variables, length_of
+from ._process import check_variables
 
 if TYPE_CHECKING:
     from ..._job import Job
@@ -175,7 +176,7 @@ def _processes(job: Job, backend: Backend, cluster: ClusterSpec, own: Mapping[st
         replica = attrs.evolve(each, is_coordinator=True) if each.rank == coordinator.rank else each
         environment = {**backend.environment(replica, cluster), **devices(replica)}
         environment[REPLICA_VARIABLE] = encode_replica(replica, cluster_json)
-        _check_lengths(environment, replica)
+        check_lengths(environment, replica)
         made.append(Process(replica=replica, environment=environment, own=own[replica.role]))
     return tuple(made)
 
@@ -191,18 +192,6 @@ def _check_size(job: Job) -> None:
             field=role,
             value=job.world_size,
         )
-
-
-def _check_lengths(environment: Mapping[str, str], replica: Replica) -> None:
-    for name, value in environment.items():
-        length = length_of(name, value)
-        if length > LONGEST_VARIABLE:
-            raise InvalidJobError(
-                f"{name} of {replica.name} would have {length:,} bytes with {replica.world_size:,} replicas; "
-                f"the system takes {LONGEST_VARIABLE:,}. Use fewer replicas.",
-                field=name,
-                value=length,
-            )
 
 
 def _base_environments(job: Job, backend: Backend) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

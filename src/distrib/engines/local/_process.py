@@ -14,14 +14,13 @@ from typing import IO, TYPE_CHECKING
 
 from ..._cluster import RUN_VARIABLE
 from ...errors import InvalidJobError, SubmitError
+from .._rules import LONGEST_VARIABLE, length_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..._job import Job
 
-#: Linux takes no longer string than this for a variable, its name, ``=`` and end included (MAX_ARG_STRLEN).
-LONGEST_VARIABLE = 131_072
 _STANDARD = (0, 1, 2)
 _BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from distrib.engines.local._supervisor import main; main()"
 
@@ -123,13 +122,6 @@ def check_variables(job: Job) -> None:
                     field=f"{where}[{name!r}]",
                     value=value,
                 )
-
-
-def length_of(name: str, value: str) -> int:
-    """
-    How many bytes a variable takes in the environment.
-    """
-    return len(os.fsencode(name)) + len(os.fsencode(value)) + 2
 
 
 def import_path(env: Mapping[str, str]) -> list[str]:

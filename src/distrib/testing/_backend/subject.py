@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 from ..._cluster import ClusterSpec, Replica
+from ..._fields import field_names
 from ..._job import Job
 from ..._registry import backends, get_backend
 from ...backend import Backend, Role
@@ -105,7 +106,7 @@ class BackendSubject(Contract):
     @property
     def _option_names(self) -> list[str]:
         kind = self._subject.options
-        return [] if kind is None else [field.alias or field.name for field in attrs.fields(kind) if field.init]
+        return [] if kind is None else field_names(kind)
 
     def _options_class(self) -> Any:
         if self._subject.options is None:

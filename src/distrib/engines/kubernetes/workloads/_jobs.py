@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...._fields import INT32
 from ...._model import CleanPodPolicy, RestartPolicy, RestartScope
+from ...._outcome import FIRST_RETRYABLE
 from ....errors import UnsupportedError
 from ....manifests import restart_policy
-from .._orders import FIRST_RETRYABLE
 from ._pods import template_of
 
 if TYPE_CHECKING:
