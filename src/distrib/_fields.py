@@ -53,11 +53,21 @@ _NAMES = {
 }
 
 
-def named(_owner: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+def named_under(prefix: str) -> Callable[[type, list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
     """
-    The ``field_transformer`` of the model's classes: whatever a rule refuses, or trips over, is told with the field's name.
+    A ``field_transformer``: whatever a rule refuses, or trips over, is told with the field's name behind *prefix*.
     """
-    return [field.evolve(converter=_telling(field.name, field.converter)) if field.converter else field for field in fields]
+
+    def named(_owner: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+        return [
+            field.evolve(converter=_telling(f"{prefix}{field.name}", field.converter)) if field.converter else field for field in fields
+        ]
+
+    return named
+
+
+#: That of the model's classes.
+named = named_under("")
 
 
 def _telling(name: str, rule: Any) -> Callable[[Any], Any]:
@@ -219,6 +229,23 @@ def positive(value: int | None) -> int | None:
     1 or more, or None.
     """
     return None if value is None else number(value, 1)
+
+
+def nodes(value: int | str) -> tuple[int, int]:
+    """
+    The fewest and the most nodes: of ``2``, ``"2"`` or ``"1:2"``.
+
+    >>> nodes(2), nodes("1:2")
+    ((2, 2), (1, 2))
+    """
+    if not isinstance(value, str):
+        return (number(value, 1),) * 2
+    least, colon, most = value.partition(":")
+    if not all(part.isascii() and part.isdecimal() for part in (least, most or least)) or (colon and not most):
+        raise refuse("", value, "write a number of nodes, or the fewest and the most, as in '1:4'.")
+    if not 1 <= int(least) <= int(most or least):
+        raise refuse("", value, "write at least one node, and the fewest first, as in '1:4'.")
+    return int(least), int(most or least)
 
 
 def deadline(value: int | None) -> int | None:

@@ -13,7 +13,7 @@ import attrs
 from . import _fields
 from ._frozen import EMPTY, FrozenMap
 from ._keywords import backend_of, engine_of, engine_options_of, groups_of, is_count, option_names, options_of, own_env, sort_keywords
-from ._model import ReplicaGroup, Resources, RestartPolicy, RunPolicy, check_requests
+from ._model import ReplicaGroup, Resources, RestartPolicy, RunPolicy, check_requests, optional_resources
 from ._quantity import UNIT, nano
 from ._refusal import refuse
 from ._registry import get_backend
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 __all__ = ["DEFAULTS", "KEYS", "Job"]
-
-
-def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
-    return None if value is None else _fields.build(Resources, value)
 
 
 def _run_policy(value: RunPolicy | Mapping[str, Any]) -> RunPolicy:
@@ -90,8 +86,8 @@ class Job:
     run_policy: RunPolicy = attrs.field(converter=_run_policy)
     image: str | None = attrs.field(converter=_fields.image)
     env: Mapping[str, str] = attrs.field(converter=own_env)
-    requests: Resources | None = attrs.field(converter=_resources)
-    limits: Resources | None = attrs.field(converter=_resources)
+    requests: Resources | None = attrs.field(converter=optional_resources)
+    limits: Resources | None = attrs.field(converter=optional_resources)
     name: str | None = attrs.field(converter=_fields.label_name)
     engine: str | None
     engine_options: Mapping[str, Mapping[str, Any]]

@@ -193,7 +193,7 @@ def check_requests(requests: Resources | None, limits: Resources | None) -> None
             raise refuse(f"requests.{field}", request, f"devices cannot be shared; write the same as limits.{field}={limit!r}.")
 
 
-def _resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
+def optional_resources(value: Resources | Mapping[str, Any] | None) -> Resources | None:
     return None if value is None else _fields.build(Resources, value)
 
 
@@ -382,8 +382,8 @@ class ReplicaGroup:
     role: str = attrs.field(default="", converter=_role)
     replicas: int = attrs.field(default=1, converter=_fields.count)
     image: str | None = attrs.field(default=None, converter=_fields.image)
-    requests: Resources | None = attrs.field(default=None, converter=_resources)
-    limits: Resources | None = attrs.field(default=None, converter=_resources)
+    requests: Resources | None = attrs.field(default=None, converter=optional_resources)
+    limits: Resources | None = attrs.field(default=None, converter=optional_resources)
     restart_policy: RestartPolicy | None = attrs.field(default=None, converter=_restart_policy)
     env: Mapping[str, str] = attrs.field(default=EMPTY, converter=_fields.environment)
     node_selector: Mapping[str, str] = attrs.field(default=EMPTY, converter=_fields.label_map)
@@ -421,7 +421,7 @@ class SchedulingPolicy:
 
     min_available: int | None = attrs.field(default=None, converter=_fields.positive)
     queue: str | None = attrs.field(default=None, converter=_fields.subdomain)
-    min_resources: Resources | None = attrs.field(default=None, converter=_resources)
+    min_resources: Resources | None = attrs.field(default=None, converter=optional_resources)
     priority_class: str | None = attrs.field(default=None, converter=_fields.subdomain)
     schedule_timeout_seconds: int | None = attrs.field(default=None, converter=_fields.positive)
 

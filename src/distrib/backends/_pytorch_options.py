@@ -41,14 +41,10 @@ def _optional_nproc(value: int | str | None) -> int | str | None:
 
 
 def _nnodes(value: int | str | None) -> int | str | None:
-    if not isinstance(value, str):
-        return _fields.positive(value)
-    least, colon, most = value.partition(":")
-    if not all(part.isascii() and part.isdecimal() for part in (least, most or least)) or (colon and not most):
-        raise refuse("", value, "write a number of nodes, or the fewest and the most, as in '1:4'.")
-    if not 1 <= int(least) <= int(most or least):
-        raise refuse("", value, "write at least one node, and the fewest first, as in '1:4'.")
-    return f"{int(least)}:{int(most)}" if colon else int(least)
+    if value is None:
+        return None
+    least, most = _fields.nodes(value)
+    return f"{least}:{most}" if isinstance(value, str) and ":" in value else least
 
 
 def _at_least_one(value: int) -> int:

@@ -20,7 +20,7 @@ from distrib.errors import InvalidJobError
 
 from ._resources import resources_of
 
-__all__ = ["converted", "group_of", "is_config", "job_of", "lacks_workers", "nodes_of", "run_policy_of"]
+__all__ = ["converted", "group_of", "is_config", "job_of", "lacks_workers", "run_policy_of"]
 
 #: Role -> the field of TfJob that has held its number of replicas before.
 TENSORFLOW_COUNTS = {"chief": "num_chief_replicas", "worker": "num_workers", "ps": "num_ps_replicas", "evaluator": "num_evaluator_replicas"}
@@ -84,7 +84,7 @@ def _of_pytorch(config: Any) -> Job:
 
 
 def _of_elastic(config: Any) -> Job:
-    least, most = _fields.attempt("nnodes", nodes_of, config.nnodes)
+    least, most = _fields.attempt("nnodes", _fields.nodes, config.nnodes)
     elastic = {
         "min_nodes": least,
         "max_nodes": most,
@@ -104,24 +104,6 @@ _CONVERTERS: dict[str, Callable[[Any], Job]] = {
     "kfpytorch.task.PyTorch": _of_pytorch,
     "kfpytorch.task.Elastic": _of_elastic,
 }
-
-
-def nodes_of(nnodes: int | str) -> tuple[int, int]:
-    """
-    The fewest and the most nodes: of ``2``, ``"2"`` or ``"1:2"``.
-
-    >>> nodes_of(2), nodes_of("1:2")
-    ((2, 2), (1, 2))
-    """
-    if not isinstance(nnodes, str):
-        number = _fields.number(nnodes, 1)
-        return number, number
-    least, colon, most = nnodes.partition(":")
-    if not all(part.isascii() and part.isdecimal() for part in (least, most or least)) or (colon and not most):
-        raise refuse("", nnodes, "write a number of nodes, or the fewest and the most, as in '1:2'.")
-    if not 1 <= int(least) <= int(most or least):
-        raise refuse("", nnodes, "write at least one node, and the fewest first, as in '1:2'.")
-    return int(least), int(most or least)
 
 
 def group_of(role: str, given: Any) -> ReplicaGroup:

@@ -17,7 +17,7 @@ from distrib.engines.flyte._resources import mounts_shared_memory
 from distrib.engines.flyte._task import DistributedFlyteTask
 from distrib.errors import ReplicaFailedError
 
-from ._convert import is_config, job_of, nodes_of
+from ._convert import is_config, job_of
 from ._resources import parsed
 
 __all__ = ["PyTorchFunctionTask", "PytorchElasticFunctionTask", "TensorflowFunctionTask"]
@@ -134,14 +134,14 @@ class PytorchElasticFunctionTask(_PluginTask):
         """
         The fewest nodes.
         """
-        return nodes_of(self.task_config.nnodes)[0]
+        return _fields.nodes(self.task_config.nnodes)[0]
 
     @property
     def max_nodes(self) -> int:
         """
         The most nodes.
         """
-        return nodes_of(self.task_config.nnodes)[1]
+        return _fields.nodes(self.task_config.nnodes)[1]
 
 
 def _decorate(cls: type[_PluginTask], config: Any, keywords: Mapping[str, Any], function: Callable[..., Any]) -> Any:

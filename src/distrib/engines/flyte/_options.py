@@ -17,56 +17,32 @@ import attrs
 
 from ... import _fields
 from ..._frozen import FrozenMap
-from ..._refusal import refuse, under
-from ...errors import InvalidJobError
+from ..._refusal import refuse
 
 __all__ = ["FlyteOptions"]
 
 _Convert = Callable[[Any], Any]
 
 
-def _named(convert: _Convert, name: str) -> _Convert:
-    def converted(value: Any) -> Any:
-        try:
-            return convert(value)
-        except InvalidJobError as error:
-            raise under(f"flyte.{name}", error) from None
-
-    return converted
-
-
-def _called_so(_kind: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+def _converted(kind: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """
-    Have every refusal name its field as the user writes it.
+    Converters that are made by a function are in the metadata, where type checkers put up with them.
     """
-    converters: list[Any] = [field.metadata.get(_CONVERTER) or field.converter for field in fields]
-    return [field.evolve(converter=_named(convert, field.name)) for field, convert in zip(fields, converters, strict=True)]
-
-
-def _flag(value: bool) -> bool:
-    return _fields.flag(value)
+    made = [field.evolve(converter=field.metadata.get(_CONVERTER, field.converter)) for field in fields]
+    return _fields.named_under("flyte.")(kind, made)
 
 
 def _optional_flag(value: bool | None) -> bool | None:
     return None if value is None else _fields.flag(value)
 
 
-def _count(value: int) -> int:
-    return _fields.count(value)
-
-
-def _text(value: str) -> str:
-    if not isinstance(value, str):
-        raise refuse("", value, "write text.")
-    return str.__str__(value)
-
-
 def _optional_text(value: str | None) -> str | None:
     if value is None:
         return None
-    if not _text(value).strip():
+    found = _fields.text(value)
+    if not found.strip():
         raise refuse("", value, "write text that is not empty, or leave it out.")
-    return _text(value)
+    return found
 
 
 def _seconds(value: int | dt.timedelta) -> int | dt.timedelta:
@@ -78,7 +54,7 @@ def _seconds(value: int | dt.timedelta) -> int | dt.timedelta:
 
 
 def _names(value: Iterable[str] | None) -> tuple[str, ...] | None:
-    return None if value is None else _fields.sequence(_text, value)
+    return None if value is None else _fields.sequence(_fields.text, value)
 
 
 def _environment(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
@@ -159,7 +135,7 @@ def _shared_memory(value: bool | str | None) -> bool | str | None:
     return _fields.size(value)
 
 
-@attrs.frozen(kw_only=True, field_transformer=_called_so)
+@attrs.frozen(kw_only=True, field_transformer=_converted)
 class FlyteOptions:
     """
     The keywords of flytekit's ``@task``; each means what it means there, and is left to flytekit where it is not given.
@@ -235,9 +211,9 @@ class FlyteOptions:
     cache_serialize: bool | None = attrs.field(default=None, converter=_optional_flag)
     cache_version: str | None = attrs.field(default=None, converter=_optional_text)
     cache_ignore_input_vars: tuple[str, ...] | None = attrs.field(default=None, converter=_names)
-    retries: int = attrs.field(default=0, converter=_count)
+    retries: int = attrs.field(default=0, converter=_fields.count)
     interruptible: bool | None = attrs.field(default=None, converter=_optional_flag)
-    deprecated: str = attrs.field(default="", converter=_text)
+    deprecated: str = attrs.field(default="", converter=_fields.text)
     timeout: int | dt.timedelta = attrs.field(default=0, converter=_seconds)
     container_image: Any = attrs.field(
         default=None, metadata=_of("flytekit.image_spec.image_spec:ImageSpec", plain=(str,), like="the image's name or ")
@@ -256,7 +232,7 @@ class FlyteOptions:
     pod_template: Any = attrs.field(default=None, metadata=_of("flytekit.core.pod_template:PodTemplate"))
     pod_template_name: str | None = attrs.field(default=None, converter=_optional_text)
     accelerator: Any = attrs.field(default=None, metadata=_of("flytekit.extras.accelerators:BaseAccelerator"))
-    pickle_untyped: bool = attrs.field(default=False, converter=_flag)
+    pickle_untyped: bool = attrs.field(default=False, converter=_fields.flag)
     shared_memory: bool | str | None = attrs.field(default=None, converter=_shared_memory)
     resources: Any = attrs.field(default=None, metadata=_of("flytekit.core.resources:Resources"))
     labels: Mapping[str, str] | None = attrs.field(default=None, converter=_labels)

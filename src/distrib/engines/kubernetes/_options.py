@@ -5,7 +5,7 @@ The Kubernetes engine's own options: what ``.on("kubernetes", ...)`` takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -19,17 +19,6 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _PORTS = 65535
 _PATCHED = ("metadata", "spec")
 _SECURED = ("pod", "container")
-
-
-def _ours(_owner: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """
-    Whatever a rule refuses is told with the name of the engine in front of the field's.
-    """
-    return [field.evolve(converter=_telling(f"kubernetes.{field.name}", field.converter)) for field in fields]
-
-
-def _telling(name: str, rule: Any) -> Callable[[Any], Any]:
-    return lambda value: _fields.attempt(name, rule, value)
 
 
 def _one_of(words: tuple[str, ...], value: str | None) -> str | None:
@@ -122,7 +111,7 @@ def _queue(value: str | None) -> str | None:
     return found
 
 
-@attrs.frozen(kw_only=True, field_transformer=_ours)
+@attrs.frozen(kw_only=True, field_transformer=_fields.named_under("kubernetes."))
 class KubernetesOptions:
     """
     How a job runs on Kubernetes.
