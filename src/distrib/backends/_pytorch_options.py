@@ -20,6 +20,7 @@ _WORDS = ("auto", "gpu", "cpu")
 _START_METHODS = ("fork", "spawn")
 #: The rendezvous of PyTorch's own that need a server.
 _SERVERS = ("etcd", "etcd-v2")
+_LAST_PORT = 65535
 #: The settings of the rendezvous "c10d": whole numbers, and others.
 _NUMBERS = (
     *("join_timeout", "last_call_timeout", "close_timeout", "heartbeat_timeout", "read_timeout"),
@@ -80,7 +81,7 @@ def _rdzv_endpoint(value: str | None) -> str | None:
     if value is None:
         return None
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")  # type: ignore[redundant-expr]
-    if not host.strip() or not re.fullmatch("0*[1-9][0-9]{0,4}", port):
+    if not host.strip() or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= _LAST_PORT:
         raise refuse("", value, "write the host and the port, as in 'etcd.example.com:2379'.")
     return str.__str__(value)
 
@@ -131,7 +132,7 @@ class Elastic:
     max_restarts: int = attrs.field(default=3, converter=_fields.count)
     monitor_interval: float = attrs.field(default=0.1, converter=_interval)
     rdzv_backend: str = attrs.field(default="c10d", converter=_rdzv_backend)
-    rdzv_endpoint: str | None = attrs.field(default=None, converter=_rdzv_endpoint)
+    rdzv_endpoint: str | None = attrs.field(default=None, converter=_rdzv_endpoint, metadata={"examples": ("etcd.example.com:2379",)})
     rdzv_configs: Mapping[str, Any] = attrs.field(default=EMPTY, converter=_rdzv_configs)
     start_method: str = attrs.field(default="fork", converter=_start_method, metadata={"examples": _START_METHODS})
 
