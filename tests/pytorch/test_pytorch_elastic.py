@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -419,3 +420,36 @@ def test_a_failing_program_fails_elastic_training(program: list[str], code: int,
     assert said in str(caught.value)
     assert "function" not in str(caught.value)
     assert "subprocess" not in caught.value.traceback
+
+
+STOPPED_EARLY = """
+import os, signal, sys, tempfile, time
+from torch.distributed.elastic.multiprocessing import start_processes
+from distrib.backends import _elastic
+
+def train():
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    os.write(ready, b"x")
+    while not told:
+        time.sleep(0.01)
+
+_elastic._mend_ends()
+heard, ready = os.pipe()
+files = tempfile.TemporaryFile()
+nodes = {0: {"RANK": "0"}, 1: {"RANK": "1"}}
+entry = lambda: _elastic._run(train, files)
+context = start_processes("default", entry, dict.fromkeys(nodes, ()), nodes, _elastic._no_files(), start_method="fork")
+for _ in nodes:
+    os.read(heard, 1)
+context.close(signal.SIGTERM, timeout=1000)
+print([process.exitcode for process in context._pc.processes])
+"""
+
+
+def test_whoever_returns_when_told_to_stop_is_not_waited_for() -> None:
+    """
+    A process that ends its work on SIGTERM and returns has ended; PyTorch by itself would kill it half a minute later.
+    """
+    done = subprocess.run([sys.executable, "-c", STOPPED_EARLY], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == f"{[-signal.SIGTERM] * 2}\n"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import pickle
 import signal
@@ -13,8 +14,9 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -24,7 +26,7 @@ from distrib._command import Command, not_started
 from distrib._outcome import ByRank, ProcessFailedError, StoppedError, end, may_be_a_consequence, tell_end
 from distrib._pickling import dumps
 from distrib._processes import call_in_child, die_like
-from distrib._streams import say
+from distrib._streams import flush, say
 from distrib.errors import EngineError
 
 from . import _rendezvous
@@ -73,7 +75,7 @@ def run_elastic(call: Callable[[], Any], elastic: Elastic, processes: int, me: R
     from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError
 
     _quieten()
-    _notice_silent_ends()
+    _mend_ends()
     # A store of their own for the processes of each round: in the agents' one they would meet what the last round has left.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # A fresh interpreter does not inherit the descriptor and opens the file by its name.
@@ -194,13 +196,15 @@ def _config(elastic: Elastic, processes: int, me: Replica, endpoint: str, is_hos
 
 
 @functools.cache
-def _notice_silent_ends() -> None:
+def _mend_ends() -> None:
     """
     Have a process that ended with 0 and returned nothing taken for one that failed: PyTorch would wait for its value for ever.
+    And one that returns when it is told to end has ended: PyTorch would wait 30 seconds, since it waits itself to be told that all have.
     """
     from torch.distributed.elastic.multiprocessing import api
 
     poll = api.MultiprocessContext._poll  # noqa: SLF001  # agents ask nobody else
+    close = api.MultiprocessContext._close  # noqa: SLF001
 
     def poll_strictly(self: Any) -> Any:
         result = poll(self)
@@ -214,7 +218,26 @@ def _notice_silent_ends() -> None:
                 return api.RunProcsResult(failures={place: failure}, stdouts=self.stdouts, stderrs=self.stderrs)
         return None
 
+    def close_at_once(self: Any, death_sig: signal.Signals, timeout: int = 30) -> None:
+        until = time.monotonic() + timeout
+        left = dict(enumerate(self._pc.processes if self._pc else ()))
+        _signal(left.values(), death_sig)
+        while left and time.monotonic() < until:
+            returned = {place for place in left if place in self._return_values or not self._ret_vals[place].empty()}
+            # Nothing of the function's own catches the signal any more.
+            _signal([left[place] for place in returned], signal.SIGTERM)
+            connection.wait([process.sentinel for process in left.values()], _GLANCE_SECONDS / 10)
+            left = {place: process for place, process in left.items() if process.is_alive()}
+        close(self, death_sig, max(1, math.ceil(until - time.monotonic())))
+
     api.MultiprocessContext._poll = poll_strictly  # noqa: SLF001
+    api.MultiprocessContext._close = close_at_once  # noqa: SLF001
+
+
+def _signal(processes: Iterable[Any], number: int) -> None:
+    for process in processes:
+        if process.is_alive():
+            os.kill(process.pid, number)
 
 
 def _no_files() -> Any:
@@ -263,6 +286,9 @@ def _run(call: Callable[[], Any], failures: IO[bytes]) -> bytes:
     if outcome.value is None:
         _tell(failures, {**(outcome.told or {}), "rank": int(os.environ["RANK"])})
         end(code)
+    # What the function has made of it was for the function.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    flush()
     return outcome.value
 
 
