@@ -452,7 +452,7 @@ class RunPolicy:
     Args:
         clean_pod_policy: What is removed once the run is over.
 
-        ttl_seconds_after_finished: How long its history is kept; 0 removes it at once, None keeps it.
+        ttl_seconds_after_finished: For how many seconds it can be found when it is over; None for as long as its history is kept.
 
         active_deadline_seconds: How long it may take, 1 or more; None for any time.
 

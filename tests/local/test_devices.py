@@ -220,12 +220,16 @@ class TestDevices:
         run = task(seen, worker={"replicas": 2, "requests": {"gpu": 1}}, ps=0, local=QUIET).submit()
         assert list(run.results()) == ["0", "1"]
 
-    def test_none_without_a_driver(self) -> None:
+    def test_as_the_driver_has_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        Where nothing is said, the driver is asked; a machine without one has no devices.
+        Where nothing is said, the driver is asked, which has a folder for each; a machine without one has no devices.
         """
-        found = _devices.cuda_devices({})
-        assert found == [str(index) for index in range(len(found))]
+        monkeypatch.setattr(_devices, "_DRIVER", str(tmp_path))
+        for address in ("0000:01:00.0", "0000:41:00.0", "0000:81:00.0"):
+            (tmp_path / address).mkdir()
+        assert _devices.cuda_devices({}) == ["0", "1", "2"]
+        monkeypatch.setattr(_devices, "_DRIVER", str(tmp_path / "none"))
+        assert _devices.cuda_devices({}) == []
 
     @given(wanted=st.lists(st.integers(0, 3), max_size=6), there=st.integers(0, 8))
     def test_nobody_shares(self, wanted: list[int], there: int) -> None:

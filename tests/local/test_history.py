@@ -397,12 +397,15 @@ class TestDamage:
 class TestKeeping:
     def test_time_to_live(self, state: Path) -> None:
         """
-        A run that has outlived its time to live is not listed; one without, or with time left, is.
+        A run that has outlived its time to live is neither listed nor found; one without, or with time left, is both.
         """
         make_run(state, "for ever", age=1000)
         make_run(state, "expired", age=1000, ttl=900)
         make_run(state, "not yet", age=1000, ttl=2000)
         assert {run.id for run in distrib.runs()} == {"for ever", "not yet"}
+        assert distrib.get_run("not yet").id == "not yet"
+        with pytest.raises(LookupError, match="no run is called 'expired'"):
+            distrib.get_run("expired")
         _history.remove(_history.outdated())
         assert left(state) == {"for ever", "not yet"}
 

@@ -196,12 +196,18 @@ class TestBackoff:
         Each restart of a replica waits for twice as long as the one before, and its own history counts, not that of others.
         """
         script = {"worker-0": ["exit:3", "exit:3", "exit:3", ""], "worker-1": ["exit:3", ""]}
-        run = start(meeting, script, worker=group("OnFailure", 2), local={"restart_delay": 0.004})
+        run = start(meeting, script, worker=group("OnFailure", 2), local={"restart_delay": 0.1})
         run.results(PATIENCE)
         told = [(event.replica, event.message.partition(" s (")[0]) for event in run.events() if event.kind == "restarting"]
         text = "ended with exit code 3; it restarts after"
-        assert [said for name, said in told if name == "worker-0"] == [f"{text} {delay}" for delay in ("0.004", "0.008", "0.016")]
-        assert [said for name, said in told if name == "worker-1"] == [f"{text} 0.004"]
+        assert [said for name, said in told if name == "worker-0"] == [f"{text} {delay}" for delay in ("0.1", "0.2", "0.4")]
+        assert [said for name, said in told if name == "worker-1"] == [f"{text} 0.1"]
+        ended, started = (
+            [event.time for event in run.events() if (event.replica, event.kind) == ("worker-0", kind)] for kind in ("restarting", "started")
+        )
+        waited = [again - before for before, again in zip(ended, started[1:], strict=True)]
+        # The times are those of whole milliseconds.
+        assert all(seconds > least - 0.01 for seconds, least in zip(waited, (0.1, 0.2, 0.4), strict=True)), waited
 
     def test_restarts_are_told_while_it_runs(self, meeting: Path) -> None:
         """

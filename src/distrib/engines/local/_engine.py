@@ -98,7 +98,7 @@ class LocalEngine(Engine):
 
         folder = os.path.join(_history.runs_folder(), id)
         about = _history.read_about(folder) if os.path.basename(folder) == id else {}
-        if not about:
+        if not about or _history.has_expired(folder, about):
             raise LookupError(f"no run is called {id!r} in {_history.runs_folder()}; distrib.runs() lists them all")
         return StoredRun(folder, about)
 

@@ -262,7 +262,7 @@ def folders() -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for folder in _by_age():
         about = read_about(folder)
-        if about and not _has_expired(folder, about):
+        if about and not has_expired(folder, about):
             yield folder, about
 
 
@@ -289,7 +289,7 @@ def outdated() -> list[str]:
 
 def _is_outdated(place: int, folder: str, now: float) -> bool:
     about = read_about(folder)
-    expired = _has_expired(folder, about) and not _may_be_read(about)
+    expired = has_expired(folder, about) and not _may_be_read(about)
     unwanted = place >= KEEP_RUNS or now - _changed(folder) > KEEP_SECONDS or not about or expired
     # One that is being started has no run.json, or no lock, for a moment.
     return unwanted and not is_alive(folder) and now - _modified(folder) > _STARTING_SECONDS
@@ -339,7 +339,10 @@ def _finished(folder: str) -> float | None:
     return events[-1]["time"] if events and events[-1]["kind"] == "finished" else None
 
 
-def _has_expired(folder: str, about: Mapping[str, Any]) -> bool:
+def has_expired(folder: str, about: Mapping[str, Any]) -> bool:
+    """
+    Whether the run has outlived its time to live.
+    """
     ttl = about.get("ttl")
     if ttl is None:
         return False
