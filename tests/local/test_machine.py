@@ -4,8 +4,10 @@ The state machine of a local run: the stated semantics, explored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
-from hypothesis import assume, note, settings
+from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -32,11 +34,15 @@ class RunModel(RuleBasedStateMachine):
         self.attempts: dict[str, int] = {}
         self.asked: set[str] = set()
         self.killed: set[str] = set()
+        self.reported: set[str] = set()
         self.timers: dict[str, float] = {}
         self.finished = False
         self.last_exit: dict[str, int] = {}
-        self.root_candidates: list[str] = []
         self.lost: set[str] = set()
+        #: Whether all replicas are being stopped to be started anew.
+        self.restarting = False
+        #: Whether all were asked to end, whatever they do.
+        self.stopped = False
 
     @initialize(
         policies=st.lists(st.sampled_from(POLICIES), min_size=1, max_size=4),
@@ -63,6 +69,7 @@ class RunModel(RuleBasedStateMachine):
         self.policy = {f"w-{at}": policy for at, policy in enumerate(policies)} | {f"ps-{at}": "Never" for at in range(services)}
         self.deciders = {f"w-{at}" for at in range(min(deciders, len(policies)))}
         self.services = {f"ps-{at}" for at in range(services)}
+        self.serving = set(self.services)
         self.limit, self.job_scope, self.stop_others = limit, job_scope, stop_others
         self.machine = Machine(
             [Member(name, policy, decides=name in self.deciders, service=name in self.services) for name, policy in self.policy.items()],
@@ -70,6 +77,7 @@ class RunModel(RuleBasedStateMachine):
         )
         self.do(self.machine.start())
         assert set(self.up) == set(self.policy), "all replicas start together"
+        assert ("deadline" in self.timers) == (deadline is not None)
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -79,9 +87,10 @@ class RunModel(RuleBasedStateMachine):
                 assert action.name not in self.up, "a replica is never started twice at once"
                 assert not self.machine.outcome, "a decided run starts nothing"
                 self.up[action.name] = self.attempts[action.name] = self.attempts.get(action.name, 0) + 1
-                self.lost.discard(action.name)
-                self.asked.discard(action.name)
-                self.killed.discard(action.name)
+                for past in (self.lost, self.asked, self.killed, self.reported):
+                    past.discard(action.name)
+                if action.name not in self.services:
+                    self.serving.discard(action.name)
             elif action.verb is Verb.TERMINATE:
                 assert action.name in self.up
                 assert action.name not in self.asked, "a replica is asked to stop once"
@@ -94,36 +103,81 @@ class RunModel(RuleBasedStateMachine):
             elif action.verb is Verb.FINISH:
                 self.finished = True
 
+    def are_stopped(self, names: Iterable[str]) -> bool:
+        """
+        Whether each of these was asked to end, or is about to: it has reported, and has a moment left for that.
+        """
+        return all(name in self.asked or f"exit:{name}:{self.up[name]}" in self.timers for name in names)
+
     @precondition(lambda self: self.up and not self.finished)
     @rule(data=st.data(), code=st.sampled_from((0, 0, 1, 3, 127, 128, 137, 138, 143, 255)))
     def replica_ends(self, data: st.DataObject, code: int) -> None:
         name = data.draw(st.sampled_from(sorted(self.up)))
-        del self.up[name]
         before = self.machine.outcome
-        reported = self.machine.members[name].reported
-        decided_already = bool(before) or self.machine._restarting_job
         restarts = self.machine.restarts
-        self.last_exit[name] = code
-        self.do(self.machine.exited(name, code, ok=code == 0))
-        if decided_already:
-            assert self.machine.outcome == before, "a decided run does not change its mind"
-            return
-        may_restart = wants_restart(self.policy[name], code) and (self.limit is None or restarts < self.limit)
-        if may_restart:
-            assert self.machine.restarts == restarts + 1
-            assert not self.machine.outcome
-        elif code != 0 and not reported and self.can_do_without(name):
+        self.ends(name, code)
+        if before or self.restarting:
+            assert (self.machine.outcome, self.machine.restarts) == (before, restarts), "a decided run does not change its mind"
+        elif self.may_restart(name, code, restarts):
+            self.is_restarted(name, restarts)
+        elif code != 0 and name not in self.reported and self.can_do_without(name):
             self.lost.add(name)
             assert self.machine.outcome in ("", "Succeeded"), "a replica that is not needed may be lost"
         elif code != 0 or wants_restart(self.policy[name], code):
-            assert (self.machine.outcome, self.machine.root) == ("Failed", name), "the first failure is the root cause"
-            leaving = {each for each in self.up if self.machine.members[each].reported}
-            assert self.up.keys() <= self.asked | leaving, "everybody else is asked to stop at once"
+            self.has_failed(name)
         else:
             done = all(self.last_exit.get(each) == 0 and each not in self.up for each in self.deciders - self.lost)
             waiting = any(timer.split(":")[0] == "restart" and timer.split(":")[1] in self.deciders for timer in self.timers)
             if not waiting:
                 assert (self.machine.outcome == "Succeeded") == done, "the run succeeds when all that decide have"
+        if not before and self.machine.outcome == "Succeeded":
+            self.has_succeeded()
+
+    @precondition(lambda self: self.up.keys() - self.reported and not self.finished)
+    @rule(data=st.data(), code=st.sampled_from((1, 138)))
+    def replica_raises(self, data: st.DataObject, code: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.up.keys() - self.reported)))
+        before = self.machine.outcome
+        restarts = self.machine.restarts
+        self.reported.add(name)
+        self.do(self.machine.raised(name, code))
+        if not before and not self.restarting and not self.may_restart(name, code, restarts):
+            self.has_failed(name)  # nobody waits for its process to end
+        self.ends(name, code)
+        if before or self.restarting:
+            assert (self.machine.outcome, self.machine.restarts) == (before, restarts)
+        elif self.may_restart(name, code, restarts):
+            self.is_restarted(name, restarts)
+        else:
+            self.has_failed(name)
+
+    def ends(self, name: str, code: int) -> None:
+        del self.up[name]
+        self.last_exit[name] = code
+        self.do(self.machine.exited(name, code, ok=code == 0))
+
+    def may_restart(self, name: str, code: int, restarts: int) -> bool:
+        """
+        Whether the policy of the replica and what is left of the backoff limit let it be started again.
+        """
+        return wants_restart(self.policy[name], code) and (self.limit is None or restarts < self.limit)
+
+    def is_restarted(self, name: str, restarts: int) -> None:
+        assert (self.machine.outcome, self.machine.restarts) == ("", restarts + 1), "a restart of all counts once, too"
+        self.restarting = self.job_scope
+        if self.job_scope:
+            assert self.are_stopped(self.up), "all others are stopped with it"
+        else:
+            assert f"restart:{name}:{self.attempts[name]}" in self.timers
+
+    def has_failed(self, name: str) -> None:
+        assert (self.machine.outcome, self.machine.root) == ("Failed", name), "the first failure is the root cause"
+        assert self.are_stopped(self.up), "everybody else is asked to stop at once"
+        self.stopped = True
+
+    def has_succeeded(self) -> None:
+        # Those that still compute have the grace period, or all the time that they take.
+        assert ("grace" in self.timers) == (self.stop_others and bool(self.up))
 
     def can_do_without(self, name: str) -> bool:
         """
@@ -135,37 +189,50 @@ class RunModel(RuleBasedStateMachine):
     @precondition(lambda self: self.timers and not self.finished)
     @rule(data=st.data())
     def timer_goes_off(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.timers)))
-        del self.timers[name]
+        timer = data.draw(st.sampled_from(sorted(self.timers)))
+        del self.timers[timer]
         before = self.machine.outcome
-        self.do(self.machine.timer(name))
-        if name == "deadline" and not before:
+        kind, _, of = timer.partition(":")
+        name, _, attempt = of.partition(":")
+        is_its_own = name in self.up and str(self.up[name]) == attempt
+        was_asked = name in self.asked
+        self.do(self.machine.timer(timer))
+        if kind == "deadline" and not before:
             assert self.machine.outcome == "Failed"
             assert "DeadlineExceeded" in self.machine.reason
+            self.stopped = True
+        elif kind == "grace":
+            self.stopped = True
+        elif kind == "exit" and is_its_own:
+            assert name in self.asked, "it has had its moment"
+        elif kind == "kill" and is_its_own and was_asked:
+            assert name in self.killed, "it has had its grace period"
+        elif kind == "restart" and not before:
+            assert name in self.up
+        elif kind == "restart-job" and not before:
+            assert set(self.up) == set(self.policy), "all are started again together"
+            self.restarting = False
 
     @precondition(lambda self: self.up and not self.finished)
     @rule(data=st.data())
     def replica_reports(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.up)))
+        self.reported.add(name)
         self.do(self.machine.returned(name))
 
     @precondition(lambda self: self.up and not self.finished)
-    @rule(data=st.data(), code=st.sampled_from((1, 138)))
-    def replica_raises(self, data: st.DataObject, code: int) -> None:
+    @rule(data=st.data())
+    def replica_serves(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.up)))
-        assume(not self.machine.members[name].reported)
-        before = self.machine.outcome
-        self.do(self.machine.raised(name, code))
-        del self.up[name]
-        self.do(self.machine.exited(name, code, ok=False))
-        if not before and self.machine.outcome:
-            assert self.machine.root == name
+        self.serving.add(name)
+        self.do(self.machine.serving(name))
 
     @rule(at_once=st.booleans())
     def cancelled(self, at_once: bool) -> None:
         before = self.machine.outcome
         self.do(self.machine.cancel("why not", at_once=at_once))
         assert self.machine.outcome == (before or "Cancelled")
+        self.stopped = True
         if at_once:
             assert self.up.keys() <= self.killed, "at once means at once"
 
@@ -179,6 +246,19 @@ class RunModel(RuleBasedStateMachine):
             assert not self.up, "nothing is left running"
         if not self.up and not self.finished:
             assert any(name.startswith("restart") for name in self.timers), "somebody runs, or a restart is due"
+        if self.restarting and not self.machine.outcome:
+            assert ("restart-job" in self.timers) == (not self.up), "all start again when none is left"
+            assert self.are_stopped(self.up)
+
+    @invariant()
+    def only_whom_it_concerns_is_stopped(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        served = self.up.keys() - self.serving
+        if self.stopped or (self.machine.outcome and not served):
+            assert self.are_stopped(self.up), "when the run is over, services are stopped as soon as nobody is left to be served"
+        elif not self.restarting:
+            assert self.up.keys() & self.asked <= self.reported, "whoever still computes, or serves one that does, is left alone"
 
     def teardown(self) -> None:
         """

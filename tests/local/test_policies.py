@@ -203,7 +203,8 @@ class TestBackoff:
         assert [said for name, said in told if name == "worker-0"] == [f"{text} {delay}" for delay in ("0.1", "0.2", "0.4")]
         assert [said for name, said in told if name == "worker-1"] == [f"{text} 0.1"]
         ended, started = (
-            [event.time for event in run.events() if (event.replica, event.kind) == ("worker-0", kind)] for kind in ("restarting", "started")
+            [event.time for event in run.events() if (event.replica, event.kind) == ("worker-0", kind)]
+            for kind in ("restarting", "started")
         )
         waited = [again - before for before, again in zip(ended, started[1:], strict=True)]
         # The times are those of whole milliseconds.
