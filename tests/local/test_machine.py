@@ -328,6 +328,17 @@ class TestExamples:
         machine.serving("worker-0")
         assert verbs(machine.exited("chief-0", 0, ok=True)) == [("terminate", "worker-0")]
 
+    def test_who_served_may_compute_when_started_again(self) -> None:
+        """
+        What a replica said in an earlier attempt holds no more: it has the grace period.
+        """
+        machine = Machine([Member("chief-0"), Member("worker-0", "OnFailure", decides=False)], Policy())
+        machine.start()
+        machine.serving("worker-0")
+        (_, timer) = machine.exited("worker-0", 1, ok=False)
+        machine.timer(timer.name)
+        assert verbs(machine.exited("chief-0", 0, ok=True)) == []
+
     def test_whole_job_restarts(self) -> None:
         """
         With the job's scope, one retryable failure stops all the others and starts everybody anew, as one restart.
