@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: The code that Kubeflow sets aside for "retryable, says the user".
 RETRYABLE_EXIT = 138
-#: What a shell ends with when it cannot start a program.
-NOT_STARTED = 126
 #: What Kubeflow's restart policy ``ExitCode`` takes for retryable starts here.
 FIRST_RETRYABLE = 128
 _LONGEST_TEXT = 1_000
@@ -91,6 +89,8 @@ class StoppedError(Exception):
 
 #: The end by a signal, as a shell says it: this plus the signal's number.
 SIGNALLED = 128
+#: What a shell ends with when it cannot start a program.
+NOT_STARTED = 126
 
 
 def code_of(error: BaseException) -> int:
