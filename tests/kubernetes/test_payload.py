@@ -14,6 +14,7 @@ from typing import Any
 import acts
 import attrs
 import pytest
+from buckets import Buckets
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Pods
@@ -24,6 +25,7 @@ from distrib.backend import Backend, Role
 from distrib.engine import Call
 from distrib.engines.kubernetes._orders import Orders
 from distrib.engines.kubernetes._payload import LIMIT, pack
+from distrib.engines.kubernetes._results import whole
 from distrib.errors import InvalidJobError, MissingDependencyError, SubmitError
 
 ORDERS = Orders(run="mine", namespace="here", workload="job", cluster={"worker": ("a:1", "b:1")}, coordinator="worker-0")
@@ -133,6 +135,23 @@ def test_what_is_too_large_goes_to_the_storage(tmp_path: Path) -> None:
         assert (tmp_path / "runs" / "mine" / "call.pickle").stat().st_size > LIMIT
         report = pods.start().report("worker-0")
         assert (report.kind, report.stored) == ("returned", f"file://{tmp_path}/runs/mine/worker-0.report")
+
+
+def test_a_storage_that_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call and value go through a bucket, by Amazon's own client."""
+    pytest.importorskip("s3fs")
+    buckets = Buckets()
+    for name, word in buckets.environment.items():
+        monkeypatch.setenv(name, word)
+    data = os.urandom(LIMIT)
+    try:
+        with Pods(tmp_path, Job("tensorflow", worker=1), acts.give, data, storage="s3://bucket/runs/mine") as pods:
+            assert set(buckets.objects) == {"/bucket", "/bucket/runs/mine/call.pickle", "/bucket/runs/mine/code.zip"}
+            report = pods.start().report("worker-0")
+            assert report.stored == "s3://bucket/runs/mine/worker-0.report"
+            assert pickle.loads(whole(report).value or b"") == data
+    finally:
+        buckets.close()
 
 
 def test_a_storage_that_the_pod_cannot_read(tmp_path: Path) -> None:
