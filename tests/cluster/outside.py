@@ -102,11 +102,15 @@ class Cluster:
 
     def left(self, name: str) -> list[str]:
         """
-        What there is of a run, by the label that all of its objects have.
+        What there is of a run, by the name that its objects begin with: also what controllers have made for it, such as the operator's
+        Services, which have no label of ours.
         """
         from kubernetes.client.exceptions import ApiException
 
-        ours, core, found = f"{LABEL}={name}", self.core, []
+        def names(items: list[str], kind: str) -> list[str]:
+            return [f"{kind}/{item}" for item in items if item == name or item.startswith(f"{name}-")]
+
+        core, found = self.core, []
         for listed in (
             core.list_namespaced_pod,
             core.list_namespaced_service,
@@ -114,15 +118,15 @@ class Cluster:
             core.list_namespaced_config_map,
         ):
             kind = listed.__name__.rpartition("_")[2]
-            found += [f"{kind}/{item.metadata.name}" for item in listed(self.namespace, label_selector=ours).items]
+            found += names([item.metadata.name for item in listed(self.namespace).items], kind)
         for group, version, plural in self.KINDS:
             try:
-                items = self.custom.list_namespaced_custom_object(group, version, self.namespace, plural, label_selector=ours)["items"]
+                items = self.custom.list_namespaced_custom_object(group, version, self.namespace, plural)["items"]
             except ApiException as error:
                 if error.status != 404:
                     raise
                 continue
-            found += [f"{plural}/{item['metadata']['name']}" for item in items]
+            found += names([item["metadata"]["name"] for item in items], plural)
         return found
 
     def pods(self, name: str) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class Cluster:
         return until(look, f"{name} has {replicas} pods", seconds)  # type: ignore[no-any-return]
 
     @contextmanager
-    def beside(self, word: str) -> Iterator[str]:
+    def beside(self, word: str, **labels: str) -> Iterator[str]:
         """
         A namespace for one test alone, where we may make one.
         """
@@ -158,7 +162,7 @@ class Cluster:
 
         name = f"{self.namespace}-{word}-{secrets.token_hex(2)}"
         try:
-            self.core.create_namespace({"metadata": {"name": name}})
+            self.core.create_namespace({"metadata": {"name": name, "labels": labels}})
         except ApiException as error:
             if error.status == 403:
                 pytest.skip("nobody lets us make a namespace")

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from outside import Cluster, until
+from outside import Cluster, name_of, until
 
 import distrib
 import programs
@@ -92,6 +92,17 @@ def test_missing_image(cluster: Cluster, workload: str) -> None:
     assert "ImagePull" in str(error)
 
 
+def test_impossible_image(cluster: Cluster, workload: str) -> None:
+    """
+    A name that no image can have ends the run at once, long before patience has run out.
+    """
+    patch = {"spec": {"containers": [{"name": "*", "image": "registry.example/NONE:1"}]}}
+    run = cluster.task(programs.seen, worker=1, options={"workload": workload, "pod_patch": patch}).submit()
+    error = run.exception(90)
+    assert isinstance(error, RunFailedError), repr(error)
+    assert "worker-0 cannot start: InvalidImageName" in str(error)
+
+
 def test_unschedulable(cluster: Cluster, workload: str) -> None:
     """
     A pod that fits nowhere is told in the scheduler's own words once patience has run out.
@@ -101,6 +112,18 @@ def test_unschedulable(cluster: Cluster, workload: str) -> None:
     error = run.exception(60)
     assert isinstance(error, RunFailedError), repr(error)
     assert "Insufficient cpu" in str(error)
+
+
+def test_what_has_not_started(cluster: Cluster) -> None:
+    """
+    When a run of plain Jobs has failed, a pod that fits nowhere yet is taken away: it would start some day, for nothing.
+    """
+    chief = {"replicas": 1, "node_selector": {"distrib.dev/nowhere": "yes"}}
+    worker = {"replicas": 1, "env": {"PYTHONHOME": "/nowhere"}}
+    run = cluster.task(programs.seen, chief=chief, worker=worker, options={"workload": "job"}).submit()
+    assert failure(run).replica == "worker-0"
+    until(lambda: set(cluster.pods(name_of(run))) == {"worker-0"} or None, "only the pod that has failed is left")
+    assert isinstance(distrib.get_run(run.id).exception(30), ReplicaFailedError)
 
 
 def test_deadline(cluster: Cluster, workload: str) -> None:

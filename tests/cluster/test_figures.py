@@ -56,7 +56,7 @@ def test_requests_do_not_grow(cluster: Cluster) -> None:
 
 def test_value_comes_at_once(cluster: Cluster) -> None:
     """
-    A value is there when the API server knows of the pod's end; the seconds in between are a figure.
+    A value is there as soon as the API server knows of the pod's end: nobody asks for it every so often. The seconds are a figure.
     """
     from kubernetes import watch
 
@@ -83,6 +83,7 @@ def test_value_comes_at_once(cluster: Cluster) -> None:
         thread.join()
         taken.append(max(0.0, came - ended[0]))
     FIGURES.append(f"pod finished to value returned: {max(taken):.3f} s at most of {len(taken)} runs")
+    assert max(taken) < 10
 
 
 @pytest.mark.slow
