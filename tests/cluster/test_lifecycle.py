@@ -83,7 +83,7 @@ def test_restart(cluster: Cluster, workload: str, policy: str, code: int) -> Non
     if workload == "operator" and not cluster.has("tfjobs"):
         pytest.skip("the cluster has no training operator")
     worker = {"replicas": 2, "restart_policy": policy}
-    run = cluster.task(programs.fail_before, worker=worker, options={"workload": workload}).submit(time.time() + 6, code)
+    run = cluster.task(programs.fail_before, worker=worker, options={"workload": workload}).submit(time.time() + 12, code)
     run.result(120)
     assert run.status().state is RunState.SUCCEEDED
     assert run.status().restarts >= 1

@@ -96,9 +96,9 @@ def test_all_are_started_again(cluster: Cluster, workload: str) -> None:
     With restart_scope='Job' one failure starts all replicas again, and the run has its value.
     """
     worker = {"replicas": 2, "restart_policy": "OnFailure"}
-    policy = {"restart_scope": "Job", "backoff_limit": 5}
+    policy = {"restart_scope": "Job", "backoff_limit": 30}
     task = cluster.task(programs.fail_before, worker=worker, run_policy=policy, options={"workload": workload})
-    run = task.submit(time.time() + 5, 3)
+    run = task.submit(time.time() + 12, 3)  # longer than a busy cluster takes to start the first ones
     run.result(120)
     status = run.status()
     assert status.state is RunState.SUCCEEDED

@@ -184,8 +184,8 @@ def _await_name(host: str, until: float) -> None:
     while (error := _resolve(host)) is not None:
         if time.monotonic() > until:
             raise Refusal(
-                f"the name {host} cannot be resolved ({error}). Its pod may not have been started; "
-                "or the cluster's DNS does not answer in this pod."
+                f"the name {host} cannot be resolved ({error}). Its pod may not have been started, or its Service not been made: "
+                "run.events() tells; or the cluster's DNS does not answer in this pod."
             ) from error
         time.sleep(_AGAIN_SECONDS)
 
