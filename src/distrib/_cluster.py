@@ -136,7 +136,7 @@ class Replica:
 
         cluster: All replicas' addresses; empty for a process that is no replica.
 
-        is_coordinator: Whether its return value and exit decide the job.
+        is_coordinator: Whether its return value is the result.
     """
 
     role: str

@@ -133,7 +133,7 @@ class DistributedTask(Generic[P, R_co]):
         A copy bound to an engine and its options, which are added to those it has.
 
         Args:
-            engine: Where it runs: ``"local"``, ``"kubernetes"``, or an engine of another package.
+            engine: Where it runs: ``"local"``, ``"kubernetes"``, ``"flyte"``, or an engine of another package.
 
             options: The engine's own options.
 

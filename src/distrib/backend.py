@@ -156,7 +156,7 @@ class Backend(ABC):
 
     def coordinator(self, cluster: ClusterSpec) -> Replica:
         """
-        The replica whose return value and exit decide the job: rank 0 unless overridden.
+        The replica whose return value is the result, and whose role's ends decide the run: rank 0 unless overridden.
         """
         return cluster.replicas[0]
 

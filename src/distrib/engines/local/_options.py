@@ -59,8 +59,8 @@ class LocalOptions:
         preload: Modules to import once, in the process that replicas are forked from. None leaves it to the engine, which
             imports the framework if the function's code or module names it; True always imports it, False never.
 
-        start_method: ``"fork"``: replicas are forked from a process that has imported the framework; ``"spawn"``: each
-            starts a fresh interpreter; ``"auto"``: forked where that is safe.
+        start_method: ``"auto"`` or ``"fork"``: replicas are forked from a process that has imported the framework, where that is
+            safe; ``"spawn"``: each starts a fresh interpreter.
 
         echo: Whether to show what the replicas write, and what becomes of the run, while it runs.
     """
