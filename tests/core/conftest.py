@@ -33,6 +33,7 @@ def _positive(instance, attribute, value):
 class Peering:
     secret: str = "none"
     hops: tuple[int, ...] = ()
+    counted: int = attrs.field(default=0, init=False)
 
 
 @attrs.frozen(kw_only=True)

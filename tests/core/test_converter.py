@@ -132,6 +132,7 @@ class TestData:
             ({"framework": "gossip", "seed": 1, "options": {"fanout": 3}}, "options.fanout", "Did you mean 'fan_out'?"),
             ({"framework": "gossip", "seed": 1, "options": {"peering": {"hop": []}}}, "options.peering.hop", "Did you mean 'hops'?"),
             ({"framework": "gossip", "seed": 1, "options": {"peering": {"hops": [1, "x"]}}}, "options.peering.hops[1]", "ValueError"),
+            ({"framework": "gossip", "seed": 1, "options": {"peering": {"counted": 1}}}, "options.peering.counted", "Legal: secret, hops."),
             ({"framework": "gossip", "seed": 1, "options": {"mode": "shove"}}, "options.mode", "shove"),
             ({"framework": "gossip", "seed": 1, "options": {"fan_out": 0}}, "options", "fan_out must be positive"),
             ({"framework": "gossip", "seed": 1, "options": {"tags": {1, 2}}}, "options['tags']", "no plain data"),
