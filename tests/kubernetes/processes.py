@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from distrib.engines.kubernetes._report import Report, decode
 GUARD = 60
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at, each another one."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Pods:
@@ -37,7 +40,8 @@ class Pods:
 
     def __init__(self, folder: Path, job: Job, function: Callable[..., Any], *args: Any, **orders: Any) -> None:
         self.folder = folder
-        cluster = {group.role: tuple(f"localhost:{free_port()}" for _ in range(group.replicas)) for group in job.groups}
+        control_port, *ports = free_ports(1 + sum(group.replicas for group in job.groups))
+        cluster = {group.role: tuple(f"localhost:{ports.pop()}" for _ in range(group.replicas)) for group in job.groups}
         first = next(iter(cluster))
         given: dict[str, Any] = {
             "run": "mine",
@@ -49,7 +53,7 @@ class Pods:
             "deciders": tuple(f"{first}-{index}" for index in range(len(cluster[first]))),
             "needed": job.backend.needed(job),
             "grace_period": 1.0,
-            "control_port": free_port(),
+            "control_port": control_port,
             "peers_timeout": 20.0,
         }
         self.orders = Orders(**{**given, **orders})
