@@ -15,6 +15,8 @@ settings.register_profile("dev", deadline=None, max_examples=50, suppress_health
 settings.register_profile(
     "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# What has been looked at closely already.
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=15)
 settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
