@@ -84,6 +84,8 @@ def test_pytorch_variables_are_the_operators(cluster: Cluster) -> None:
     spec = ClusterSpec({"master": [f"{name}-master-0:23456"], "worker": [f"{name}-worker-{i}:23456" for i in range(2)]})
     for replica in spec.replicas:
         found, ours = injected[replica.name], backends["pytorch"].environment(replica, spec)
+        # It says nothing of the cluster; elsewhere programs have it, unless somebody has set it to anything else.
+        assert found.pop("PYTHONUNBUFFERED") == "1"
         assert {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "PET_NNODES", "PET_NODE_RANK"} <= set(found)
         assert found == {variable: ours[variable] for variable in found}
 
